@@ -1,0 +1,52 @@
+# make demo   runs the main job for real, on embedded defaults
+# make test   lint, types, import direction and the tests
+# make serve  runs the daemon until it is stopped
+# Each sets up .venv from the lock file first: no root, no service, no model download.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+DICOM ?=
+
+.PHONY: setup demo test serve lint lock wheel clean
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Diptych needs Python 3.11 or newer: make PYTHON=python3.11 …" >&2; exit 4; }
+	@rm -rf .venv
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv venv --quiet --seed --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv && \
+	  uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock && \
+	  uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . ; \
+	else \
+	  $(PYTHON) -m venv .venv && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . ; \
+	fi
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/diptych demo $(if $(DICOM),--dicom '$(DICOM)')
+
+serve: $(READY)
+	$(BIN)/diptych serve
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+test: lint
+	$(BIN)/python -m pytest $(PYTEST)
+
+lock:
+	uv pip compile --quiet pyproject.toml --extra cpu --group dev --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --custom-compile-command "make lock" -o requirements.lock
+
+wheel: $(READY)
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
+clean:
+	rm -rf .venv dist build .mypy_cache .ruff_cache

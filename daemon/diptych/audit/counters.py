@@ -1,0 +1,81 @@
+"""Counters and gauges in SQL: they grow in the transaction of what they count.
+
+A histogram is kept as counters: one per bucket (not cumulative) under the label ``le``, and the
+sum of its observations under ``<name>_sum``.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+from collections.abc import Mapping
+
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from diptych import metrics
+from diptych.audit.schema import counter, gauge
+from diptych.audit.store import now
+
+Labels = Mapping[str, str]
+
+
+def increment(
+    connection: Connection, name: str, labels: Labels | None = None, by: float = 1
+) -> None:
+    """Add ``by`` to a counter, creating it at 0."""
+    _upsert_add(connection, name, _key(labels or {}), by)
+
+
+def observe(connection: Connection, name: str, value: float, labels: Labels | None = None) -> None:
+    """Put ``value`` (seconds) into a histogram's bucket (PromQL's le: value ≤ bound)."""
+    buckets = metrics.DURATION_BUCKETS
+    at = bisect.bisect_left(buckets, value)
+    le = "+Inf" if at == len(buckets) else repr(float(buckets[at]))
+    _upsert_add(connection, name, _key({**(labels or {}), "le": le}), 1)
+    _upsert_add(connection, f"{name}_sum", _key(labels or {}), value)
+
+
+def set_gauge(connection: Connection, name: str, value: float, text: str | None = None) -> None:
+    """Write down a reading and when it was taken."""
+    row = {"name": name, "value": value, "text": text, "updated_at": now()}
+    insert = _insert(connection)(gauge).values(row)
+    connection.execute(
+        insert.on_conflict_do_update(
+            index_elements=[gauge.c.name],
+            set_={k: insert.excluded[k] for k in ("value", "text", "updated_at")},
+        )
+    )
+
+
+def read_counters(connection: Connection) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """All counters by (name, sorted label pairs)."""
+    return {
+        (row.name, tuple(sorted(json.loads(row.labels).items()))): row.value
+        for row in connection.execute(select(counter))
+    }
+
+
+def read_gauges(connection: Connection) -> dict[str, tuple[float, str | None, int]]:
+    """All readings by name: value, text, time in microseconds."""
+    return {
+        row.name: (row.value, row.text, row.updated_at) for row in connection.execute(select(gauge))
+    }
+
+
+def _upsert_add(connection: Connection, name: str, labels: str, by: float) -> None:
+    insert = _insert(connection)(counter).values(name=name, labels=labels, value=by)
+    connection.execute(
+        insert.on_conflict_do_update(
+            index_elements=[counter.c.name, counter.c.labels],
+            set_={"value": counter.c.value + insert.excluded.value},
+        )
+    )
+
+
+def _insert(connection: Connection):  # type: ignore[no-untyped-def]
+    return postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+
+
+def _key(labels: Labels) -> str:
+    return json.dumps(dict(sorted(labels.items())), separators=(",", ":"))

@@ -1,0 +1,377 @@
+"""The tables. SQL is the truth; everything else the daemon keeps is a cache or pixels.
+
+Times are UTC integer microseconds; DICOM dates and times are kept verbatim. Names follow PS3.3
+keywords in snake case where a column holds an attribute. UIDs stand in clear here and nowhere
+else; PatientID and PatientBirthDate only as an HMAC with the site's key.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_N_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite assigns row ids only to a column typed exactly INTEGER.
+Id = BigInteger().with_variant(Integer, "sqlite")
+Uid = String(64)
+Sha256 = String(64)
+
+site = Table(
+    "site",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("archive_uuid", String(36), nullable=False),
+    Column("hmac_key", LargeBinary, nullable=False),
+    comment="One row: which archive this is, and the key that hides patient identifiers.",
+)
+
+association = Table(
+    "association",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("name", String(32), nullable=False, unique=True),
+    Column("acceptor", String(36), nullable=False),
+    Column("source", String(32), nullable=False),
+    Column("calling_ae_title", String(16), nullable=False),
+    Column("address", String(45), nullable=False),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("closed_at", BigInteger, index=True),
+    comment="An association that delivered at least one instance.",
+)
+
+blob = Table(
+    "blob",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("sha256", Sha256, nullable=False),
+    Column("transfer_syntax_uid", Uid, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("store", String(32), nullable=False),
+    Column("locator", String(255), nullable=False, index=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("purged_at", BigInteger),
+    UniqueConstraint("sha256", "transfer_syntax_uid"),
+    Index("ix_blob_purged_at_created_at", "purged_at", "created_at"),
+    comment="Bytes kept once: a data set as received, at a locator relative to a named store.",
+)
+
+series = Table(
+    "series",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("source", String(32), nullable=False),
+    Column("study_instance_uid", Uid, nullable=False),
+    Column("series_instance_uid", Uid, nullable=False),
+    Column("synthetic", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("last_received_at", BigInteger, nullable=False),
+    Column("receiving", Boolean, nullable=False),
+    Column("new_content", Boolean, nullable=False),
+    Column("revisions", Integer, nullable=False),
+    Column("resends", Integer, nullable=False),
+    UniqueConstraint("source", "study_instance_uid", "series_instance_uid"),
+    Index("ix_series_receiving_last_received_at", "receiving", "last_received_at"),
+    Index("ix_series_series_instance_uid", "series_instance_uid"),
+    comment="What one source calls a series. synthetic: sent without a SeriesInstanceUID.",
+)
+
+instance = Table(
+    "instance",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("series_id", ForeignKey("series.id"), nullable=False),
+    Column("sop_instance_uid", Uid, nullable=False),
+    Column("sop_class_uid", Uid, nullable=False),
+    Column("blob_id", ForeignKey("blob.id"), nullable=False, index=True),
+    Column("created_at", BigInteger, nullable=False),
+    # Filled when a revision that holds the instance is judged:
+    Column("outcome", String(40)),
+    Column("pixel_hash", LargeBinary),
+    Column("identity_hash", LargeBinary),
+    Column("private_hash", LargeBinary),
+    Column("rest_hash", LargeBinary),
+    UniqueConstraint("series_id", "sop_instance_uid", "blob_id"),
+    Index("ix_instance_sop_instance_uid", "sop_instance_uid"),
+    comment="One content under one SOP Instance UID in one series.",
+)
+
+receipt = Table(
+    "receipt",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("association_id", ForeignKey("association.id"), index=True),
+    Column("series_id", ForeignKey("series.id"), nullable=False),
+    Column("instance_id", ForeignKey("instance.id"), nullable=False, index=True),
+    Column("received_at", BigInteger, nullable=False),
+    Index("ix_receipt_series_id_received_at", "series_id", "received_at"),
+    comment="Every acknowledged C-STORE. No association: re-registered from the spool.",
+)
+
+revision = Table(
+    "revision",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("series_id", ForeignKey("series.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("sealed_at", BigInteger, nullable=False),
+    Column("last_received_at", BigInteger, nullable=False),
+    Column("last_instance_id", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("lease_owner", String(36)),
+    Column("lease_until", BigInteger),
+    Column("judged_at", BigInteger),
+    UniqueConstraint("series_id", "number"),
+    Index("ix_revision_status_id", "status", "id"),
+    comment="A sealed state of a series: its instances up to last_instance_id. See audit.work.",
+)
+
+case = Table(
+    "case",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("series_id", ForeignKey("series.id"), nullable=False),
+    Column("signature", String(64), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("forgotten_at", BigInteger),
+    UniqueConstraint("series_id", "signature"),
+    comment="One stack of one series: what a verdict is about.",
+)
+
+collection = Table(
+    "collection",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("kind", String(16), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    comment="owned | candidate | test-set.",
+)
+
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("collection_id", ForeignKey("collection.id"), nullable=False),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("vendor", String(64)),
+    Column("created_at", BigInteger, nullable=False),
+    Column("accepted_at", BigInteger),
+)
+
+membership = Table(
+    "membership",
+    metadata,
+    Column("case_id", ForeignKey("case.id"), primary_key=True),
+    Column("collection_id", ForeignKey("collection.id"), primary_key=True),
+    Column("delivery_id", ForeignKey("delivery.id"), index=True),
+    comment="Which collection a case belongs to, and the delivery that brought it.",
+)
+
+digest = Table(
+    "digest",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("case_id", ForeignKey("case.id"), nullable=False, index=True),
+    Column("revision_id", ForeignKey("revision.id"), nullable=False),
+    Column("digest_version", Integer, nullable=False),
+    Column("case_digest", LargeBinary, nullable=False),
+    Column("planes", Integer, nullable=False),
+    Column("current", Boolean, nullable=False),
+    Column("patient_hmac", LargeBinary),
+    UniqueConstraint("case_id", "revision_id"),
+    Index("ix_digest_case_digest_digest_version", "case_digest", "digest_version"),
+    comment="The digest of a case at a revision; current: of its newest judged revision.",
+)
+
+plane = Table(
+    "plane",
+    metadata,
+    Column("digest_id", ForeignKey("digest.id"), primary_key=True),
+    Column("ordinal", Integer, primary_key=True),
+    Column("plane_digest", LargeBinary, nullable=False, index=True),
+    Column("constant", Boolean, nullable=False),
+    comment="Plane digests of the stored values (DESIGN: Definitions).",
+)
+
+proxy = Table(
+    "proxy",
+    metadata,
+    Column("digest_id", ForeignKey("digest.id"), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    comment="What is needed to verify an old case after its pixels are purged. PHI.",
+)
+
+fingerprint = Table(
+    "fingerprint",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("fingerprint", Sha256, nullable=False, unique=True),
+    Column("model", String(64), nullable=False),
+    Column("dimension", Integer, nullable=False),
+    Column("next_key", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    comment="ONNX file + preparation version + precision; next_key: 64-bit keys never reused.",
+)
+
+node = Table(
+    "node",
+    metadata,
+    Column("fingerprint_id", ForeignKey("fingerprint.id"), primary_key=True),
+    Column("key", BigInteger, primary_key=True, autoincrement=False),
+    Column("prepared_digest", LargeBinary, nullable=False),
+    Column("case_id", ForeignKey("case.id"), nullable=False, index=True),
+    Column("vector", LargeBinary, nullable=False),
+    UniqueConstraint("fingerprint_id", "prepared_digest"),
+    comment=(
+        "One index node per distinct prepared slice, owned by the earliest case that holds it. "
+        "vector: f16 little endian. The index is rebuilt from here."
+    ),
+)
+
+embedding = Table(
+    "embedding",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("fingerprint_id", ForeignKey("fingerprint.id"), nullable=False),
+    Column("case_id", ForeignKey("case.id"), nullable=False, index=True),
+    Column("revision_id", ForeignKey("revision.id"), nullable=False),
+    Column("slice_keys", LargeBinary, nullable=False),
+    Column("shared", Boolean, nullable=False, index=True),
+    UniqueConstraint("fingerprint_id", "case_id", "revision_id"),
+    comment=(
+        "slice_keys: u64 little endian, the node of each informative slice in slice order; "
+        "shared: some of the nodes are another case's."
+    ),
+)
+
+policy = Table(
+    "policy",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("sha256", Sha256, nullable=False, unique=True),
+    Column("payload", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("previous_hash", Sha256, nullable=False),
+    Column("hash", Sha256, nullable=False),
+    comment="Append-only and chained: see audit.chain. Identifiers only as salted commitments.",
+)
+
+verdict = Table(
+    "verdict",
+    metadata,
+    Column("id", ForeignKey("event.seq"), primary_key=True, autoincrement=False),
+    Column("revision_id", ForeignKey("revision.id"), nullable=False),
+    Column("series_id", ForeignKey("series.id"), nullable=False, index=True),
+    Column("case_id", ForeignKey("case.id"), index=True),
+    Column("principal", Boolean, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("source", String(32), nullable=False),
+    Column("study_instance_uid", Uid),
+    Column("series_instance_uid", Uid),
+    Column("modality", String(16)),
+    Column("slices", Integer, nullable=False),
+    Column("informative_slices", Integer, nullable=False),
+    Column("c1", Float),
+    Column("c3", Float),
+    Column("count_mode", String(16)),
+    Column("threshold", Float),
+    Column("relation", String(16), nullable=False),
+    Column("flags", Text, nullable=False),
+    Column("matched_case_id", BigInteger, index=True),
+    Column("matched_series_instance_uid", Uid),
+    Column("search", String(8)),
+    Column("reason", String(40)),
+    Column("detail", Text),
+    Column("model", String(64)),
+    Column("fingerprint", Sha256),
+    Column("policy", String(64)),
+    Column("watermark", BigInteger),
+    Column("seconds", Float, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("salt", LargeBinary),
+    Column("matched_salt", LargeBinary),
+    Column("case_digest", String(64)),
+    Column("evidence_sha256", Sha256),
+    UniqueConstraint("revision_id", "case_id"),
+    Index("ix_verdict_created_at", "created_at"),
+    Index("ix_verdict_relation", "relation"),
+    comment=(
+        "One per stack and revision (case_id null: a series without a stack). "
+        "id: the seq of the event that says the same."
+    ),
+)
+
+match = Table(
+    "match",
+    metadata,
+    Column("verdict_id", ForeignKey("verdict.id"), primary_key=True),
+    Column("rank", Integer, primary_key=True),
+    Column("case_id", BigInteger, nullable=False, index=True),
+    Column("h", Integer, nullable=False),
+    Column("within", Integer, nullable=False),
+    Column("exact", Boolean, nullable=False),
+    comment="All candidates: h of equation (1), hits within d_max, digest identity.",
+)
+
+evidence = Table(
+    "evidence",
+    metadata,
+    Column("verdict_id", ForeignKey("verdict.id"), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    comment="Compressed JSON: per-slice nearest cases and distances, enough to replay.",
+)
+
+counter = Table(
+    "counter",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("labels", String(200), primary_key=True),
+    Column("value", Float, nullable=False),
+    comment="Metrics that grow in the transaction of what they count.",
+)
+
+gauge = Table(
+    "gauge",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", Float, nullable=False),
+    Column("text", Text),
+    Column("updated_at", BigInteger, nullable=False),
+    comment="Last known readings of the worker: recall, index size, snapshot time, model.",
+)

@@ -1,0 +1,99 @@
+"""The connection to the audit database: reads anywhere, one writer per process.
+
+SQLite runs in WAL with synchronous=FULL, so a commit is on disk when it returns; every write
+begins with BEGIN IMMEDIATE, so two processes never deadlock on a lock upgrade. Nothing slow
+happens inside a write transaction.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError
+
+from diptych.errors import StoreError
+
+# Longer than any write transaction here (under 20 ms), short enough that a sender hears 0xA700.
+BUSY_SECONDS = 10
+_WRITE = "diptych_write"
+
+
+def now() -> int:
+    """UTC in integer microseconds."""
+    return time.time_ns() // 1000
+
+
+class Store:
+    """The audit database of one process."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.engine = _engine(url)
+        self._writer = threading.Lock()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A consistent snapshot. Raises StoreError when the database is away."""
+        with _translated(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction, on disk when the block ends. Raises StoreError, then nothing is kept."""
+        with (
+            self._writer,
+            _translated(),
+            self.engine.connect().execution_options(**{_WRITE: True}) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    def probe(self) -> None:
+        """Raise StoreError unless a write transaction can begin now."""
+        with self.write() as connection:
+            connection.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.engine.dispose()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        # The statement and its parameters hold identifiers: name only the driver's own words.
+        raise StoreError(f"audit database: {error.orig}") from error
+
+
+def _engine(url: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+    engine = create_engine(
+        url,
+        hide_parameters=True,
+        connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: DBAPIConnection, _record: Any) -> None:
+        # The driver must not begin transactions on its own: see _begin.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get(_WRITE, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine

@@ -1,0 +1,445 @@
+"""Verdicts: recorded in one transaction with their evidence, event, counters and index nodes.
+
+A verdict's columns and its event payload say the same; ``audit.verify`` compares them. UIDs are
+in the payload only as a salted commitment, so a case can be forgotten while the chain survives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Row, and_, func, insert, select, update
+
+from diptych import faults
+from diptych.audit import archive, chain, counters, schema, work
+from diptych.audit.schema import case, embedding, evidence, fingerprint, match, node, verdict
+from diptych.audit.store import Store, now
+from diptych.metrics import modality_label
+
+EVIDENCE_VERSION = 1
+
+# The columns a reader of an event may see; the identifiers are committed to, not shown.
+_OPEN = (
+    "revision_id",
+    "series_id",
+    "case_id",
+    "principal",
+    "revision",
+    "source",
+    "modality",
+    "slices",
+    "informative_slices",
+    "c1",
+    "c3",
+    "count_mode",
+    "threshold",
+    "relation",
+    "flags",
+    "matched_case_id",
+    "search",
+    "reason",
+    "detail",
+    "model",
+    "fingerprint",
+    "policy",
+    "watermark",
+    "seconds",
+    "created_at",
+    "case_digest",
+    "evidence_sha256",
+)
+# Payload key → (its salt's column, the columns it binds): either side can be forgotten alone.
+COMMITTED = {
+    "identifiers": ("salt", ("study_instance_uid", "series_instance_uid")),
+    "matched_identifiers": ("matched_salt", ("matched_series_instance_uid",)),
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One row of the match table."""
+
+    case_id: int
+    h: int
+    within: int
+    exact: bool
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The informative slices of a case in the index, in slice order.
+
+    Either ``reused``: the nodes of a case with the same digest; or ``digests`` (n,) of the
+    prepared slices and ``vectors``, float32 (n, d): those without a node yet get one.
+    """
+
+    reused: Sequence[int] = ()
+    digests: Sequence[bytes] = ()
+    vectors: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Digests:
+    """Digests of a case: (planes,) of 32 bytes, whether each plane is constant, and of all."""
+
+    version: int
+    case_digest: bytes
+    planes: Sequence[bytes]
+    constant: Sequence[bool]
+    patient_hmac: bytes | None
+
+
+@dataclass(frozen=True)
+class CaseVerdict:
+    """The outcome of one stack (``signature`` None: a series without a stack)."""
+
+    signature: str | None
+    principal: bool
+    relation: str
+    modality: str | None = None
+    slices: int = 0
+    informative_slices: int = 0
+    c1: float | None = None
+    c3: float | None = None
+    count_mode: str | None = None
+    threshold: float | None = None
+    flags: tuple[str, ...] = ()
+    matched: archive.Owner | None = None
+    search: str | None = None
+    reason: str | None = None
+    detail: str | None = None
+    model: str | None = None
+    fingerprint: str | None = None
+    policy: str | None = None
+    watermark: int | None = None
+    digests: Digests | None = None
+    proxy: tuple[int, bytes] | None = None
+    nodes: Nodes | None = None
+    candidates: Sequence[Candidate] = ()
+    evidence: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class InstanceOutcome:
+    """What became of one instance: ``image``, ``not-an-image`` or a reason."""
+
+    instance_id: int
+    outcome: str
+    pixel_hash: bytes | None = None
+    identity_hash: bytes | None = None
+    private_hash: bytes | None = None
+    rest_hash: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Everything one revision leaves behind."""
+
+    work: work.Work
+    verdicts: Sequence[CaseVerdict]
+    instances: Sequence[InstanceOutcome]
+    seconds: float
+    stages: Mapping[str, float]
+    collisions: Mapping[str, int] = field(default_factory=dict)
+
+
+def record(
+    store: Store, judged: Judged, fingerprint_id: int
+) -> tuple[NDArray[np.uint64], NDArray[np.float32], tuple[int, str]]:
+    """Commit everything at once.
+
+    Returns the keys (m,) and vectors (m, d) to add to the index, and the chain's head. Raises
+    StoreError, and then nothing of it is kept.
+    """
+    keys: list[int] = []
+    vectors: list[NDArray[np.float32]] = []
+    with store.write() as connection:
+        for item in judged.verdicts:
+            new_keys, new_vectors = _record_case(connection, judged, item, fingerprint_id)
+            if new_vectors is not None:
+                keys += new_keys
+                vectors.append(new_vectors)
+        for outcome in judged.instances:
+            connection.execute(
+                update(schema.instance)
+                .where(schema.instance.c.id == outcome.instance_id)
+                .values(
+                    outcome=outcome.outcome,
+                    pixel_hash=outcome.pixel_hash,
+                    identity_hash=outcome.identity_hash,
+                    private_hash=outcome.private_hash,
+                    rest_hash=outcome.rest_hash,
+                )
+            )
+        work.judged(connection, judged.work.revision_id)
+        _count(connection, judged)
+        head = chain.head(connection)
+        faults.point("judge.inside-transaction")
+    added = np.concatenate(vectors) if vectors else np.empty((0, 0), np.float32)
+    return np.array(keys, np.uint64), added, head
+
+
+def _record_case(
+    connection: Connection, judged: Judged, item: CaseVerdict, fingerprint_id: int
+) -> tuple[list[int], NDArray[np.float32] | None]:
+    case_id = None
+    new: tuple[list[int], NDArray[np.float32] | None] = [], None
+    if item.signature is not None:
+        case_id = _case(connection, judged.work.series_id, item.signature)
+    if case_id is not None and item.digests is not None:
+        digest_id = _digests(connection, case_id, judged.work.revision_id, item.digests)
+        if item.proxy is not None:
+            version, data = item.proxy
+            connection.execute(
+                insert(schema.proxy).values(
+                    digest_id=digest_id, version=version, bytes=len(data), data=data
+                )
+            )
+    if case_id is not None and item.nodes is not None:
+        new = _nodes(connection, case_id, judged.work.revision_id, item.nodes, fingerprint_id)
+    packed = None
+    if item.evidence is not None:
+        packed = zlib.compress(chain.canonical(item.evidence).encode())
+    row = _row(judged, item, case_id, packed)
+    row["salt"], row["matched_salt"] = secrets.token_bytes(16), secrets.token_bytes(16)
+    matches = [(c.case_id, c.h, c.within, c.exact) for c in item.candidates]
+    verdict_id = chain.append(connection, "verdict", payload(row, matches))
+    connection.execute(insert(verdict).values(**row, id=verdict_id))
+    for rank, (candidate_id, h, within, exact) in enumerate(matches):
+        connection.execute(
+            insert(match).values(
+                verdict_id=verdict_id,
+                rank=rank,
+                case_id=candidate_id,
+                h=h,
+                within=within,
+                exact=exact,
+            )
+        )
+    if packed is not None:
+        connection.execute(
+            insert(evidence).values(verdict_id=verdict_id, version=EVIDENCE_VERSION, data=packed)
+        )
+    return new
+
+
+def payload(
+    row: Mapping[str, Any], matches: Sequence[tuple[int, int, int, bool]]
+) -> dict[str, Any]:
+    """The event payload of a verdict row; without its salt a commitment is left out."""
+    said: dict[str, Any] = {name: row[name] for name in _OPEN}
+    said["matches"] = [list(m) for m in matches]
+    for key, (salt, names) in COMMITTED.items():
+        if row[salt] is not None:
+            said[key] = chain.commitment(row[salt], {name: row[name] for name in names})
+    return said
+
+
+def _row(
+    judged: Judged, item: CaseVerdict, case_id: int | None, packed: bytes | None
+) -> dict[str, Any]:
+    w, matched = judged.work, item.matched
+    return {
+        "revision_id": w.revision_id,
+        "series_id": w.series_id,
+        "case_id": case_id,
+        "principal": item.principal,
+        "revision": w.number,
+        "source": w.source,
+        "study_instance_uid": w.study_instance_uid,
+        "series_instance_uid": w.series_instance_uid,
+        "modality": item.modality,
+        "slices": item.slices,
+        "informative_slices": item.informative_slices,
+        "c1": item.c1,
+        "c3": item.c3,
+        "count_mode": item.count_mode,
+        "threshold": item.threshold,
+        "relation": item.relation,
+        "flags": json.dumps(sorted(item.flags)),
+        "matched_case_id": matched.case_id if matched else None,
+        "matched_series_instance_uid": matched.series_instance_uid if matched else None,
+        "search": item.search,
+        "reason": item.reason,
+        "detail": item.detail,
+        "model": item.model,
+        "fingerprint": item.fingerprint,
+        "policy": item.policy,
+        "watermark": item.watermark,
+        "seconds": judged.seconds,
+        "created_at": now(),
+        "case_digest": item.digests.case_digest.hex() if item.digests else None,
+        "evidence_sha256": hashlib.sha256(packed).hexdigest() if packed else None,
+    }
+
+
+def _case(connection: Connection, series_id: int, signature: str) -> int:
+    known = connection.execute(
+        select(case.c.id).where(case.c.series_id == series_id, case.c.signature == signature)
+    ).scalar_one_or_none()
+    if known is not None:
+        return int(known)
+    inserted = connection.execute(
+        insert(case).values(series_id=series_id, signature=signature, created_at=now())
+    ).inserted_primary_key
+    assert inserted is not None
+    return int(inserted[0])
+
+
+def _digests(connection: Connection, case_id: int, revision_id: int, digests: Digests) -> int:
+    connection.execute(
+        update(schema.digest).where(schema.digest.c.case_id == case_id).values(current=False)
+    )
+    inserted = connection.execute(
+        insert(schema.digest).values(
+            case_id=case_id,
+            revision_id=revision_id,
+            digest_version=digests.version,
+            case_digest=digests.case_digest,
+            planes=len(digests.planes),
+            current=True,
+            patient_hmac=digests.patient_hmac,
+        )
+    ).inserted_primary_key
+    assert inserted is not None
+    digest_id = int(inserted[0])
+    rows = [
+        {"digest_id": digest_id, "ordinal": i, "plane_digest": value, "constant": constant}
+        for i, (value, constant) in enumerate(zip(digests.planes, digests.constant, strict=True))
+    ]
+    if rows:
+        connection.execute(insert(schema.plane), rows)
+    return digest_id
+
+
+def _nodes(
+    connection: Connection, case_id: int, revision_id: int, nodes: Nodes, fingerprint_id: int
+) -> tuple[list[int], NDArray[np.float32] | None]:
+    """Store the slices of a case; returns the keys and vectors (m, d) of its new nodes."""
+    keys: list[int] = list(nodes.reused)
+    rows: list[int] = []
+    if nodes.vectors is not None:
+        known = archive.nodes_by_digest(connection, fingerprint_id, nodes.digests)
+        first = archive.next_key(connection, fingerprint_id)
+        for row, value in enumerate(nodes.digests):
+            if value not in known:
+                known[value] = first + len(rows)
+                rows.append(row)
+        keys = [known[value] for value in nodes.digests]
+        _insert_nodes(connection, case_id, nodes, rows, first, fingerprint_id)
+    new_keys = [keys[row] for row in rows]
+    connection.execute(
+        insert(embedding).values(
+            fingerprint_id=fingerprint_id,
+            case_id=case_id,
+            revision_id=revision_id,
+            slice_keys=np.array(keys, "<u8").tobytes(),
+            shared=not set(keys) <= set(new_keys),
+        )
+    )
+    return new_keys, nodes.vectors[rows] if nodes.vectors is not None else None
+
+
+def _insert_nodes(
+    connection: Connection,
+    case_id: int,
+    nodes: Nodes,
+    rows: Sequence[int],
+    first: int,
+    fingerprint_id: int,
+) -> None:
+    if not rows:
+        return
+    assert nodes.vectors is not None
+    connection.execute(
+        update(fingerprint)
+        .where(fingerprint.c.id == fingerprint_id)
+        .values(next_key=first + len(rows))
+    )
+    connection.execute(
+        insert(node),
+        [
+            {
+                "fingerprint_id": fingerprint_id,
+                "key": first + offset,
+                "prepared_digest": nodes.digests[row],
+                "case_id": case_id,
+                "vector": nodes.vectors[row].astype("<f2").tobytes(),
+            }
+            for offset, row in enumerate(rows)
+        ],
+    )
+
+
+def _count(connection: Connection, judged: Judged) -> None:
+    w = judged.work
+    for item in judged.verdicts:
+        if item.reason is not None and item.relation == "not-screenable":
+            counters.increment(
+                connection, "diptych_failures_total", {"stage": "judge", "reason": item.reason}
+            )
+        if not item.principal:
+            continue
+        labels = {"source": w.source, "relation": item.relation}
+        if w.number > 0:
+            counters.increment(connection, "diptych_revision_verdicts_total", labels)
+            continue
+        modality = modality_label(item.modality)
+        counters.increment(connection, "diptych_verdicts_total", {**labels, "modality": modality})
+        if "cross_source" in item.flags:
+            counters.increment(connection, "diptych_cross_source_total", {"source": w.source})
+    for outcome in judged.instances:
+        if outcome.outcome not in ("image", "not-an-image"):
+            counters.increment(
+                connection,
+                "diptych_failures_total",
+                {"stage": "decode", "reason": outcome.outcome},
+            )
+    for part, count in judged.collisions.items():
+        counters.increment(
+            connection, "diptych_collisions_total", {"source": w.source, "part": part}, count
+        )
+    for stage, seconds in judged.stages.items():
+        counters.observe(connection, "diptych_stage_duration_seconds", seconds, {"stage": stage})
+    waited = (now() - w.last_received_at) / work.MICROSECONDS
+    counters.observe(connection, "diptych_series_duration_seconds", waited)
+
+
+def current(
+    connection: Connection, relation: str | None = None, since: int | None = None
+) -> Sequence[Row[Any]]:
+    """One row per judged series: the principal verdict of its newest revision, oldest first.
+
+    ``since``: UTC microseconds. The rows also hold the series' ``resends``.
+    """
+    newest = (
+        select(verdict.c.series_id, func.max(verdict.c.revision).label("revision"))
+        .group_by(verdict.c.series_id)
+        .subquery()
+    )
+    statement = (
+        select(verdict, schema.series.c.resends)
+        .join(
+            newest,
+            and_(
+                newest.c.series_id == verdict.c.series_id,
+                newest.c.revision == verdict.c.revision,
+            ),
+        )
+        .join(schema.series, schema.series.c.id == verdict.c.series_id)
+        .where(verdict.c.principal)
+        .order_by(verdict.c.id)
+    )
+    if relation is not None:
+        statement = statement.where(verdict.c.relation == relation)
+    if since is not None:
+        statement = statement.where(verdict.c.created_at >= since)
+    return connection.execute(statement).all()

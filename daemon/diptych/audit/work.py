@@ -1,0 +1,264 @@
+"""What is to be done next: the life of a series between its receipts and its verdict.
+
+    receiving ──quiet──▶ (nothing new) ──▶ a re-send: counted, no revision
+        ▲                (new content) ──▶ revision SEALED ──claim──▶ JUDGING ──record──▶ JUDGED
+        └── a late slice, at any time            ▲                      │
+                                                 └──── lease lost ◀─────┘
+
+Every transition is one statement or one transaction, so work resumes by status after any crash.
+``attempts`` counts claims: a revision that kills its worker again and again ends in a verdict
+with the reason ``internal-error`` instead of a loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import Connection, and_, func, insert, select, update
+
+from diptych.audit import chain, counters
+from diptych.audit.schema import association, blob, instance, receipt, revision, series
+from diptych.audit.store import Store, now
+
+MICROSECONDS = 1_000_000
+
+
+class Status(StrEnum):
+    """Status of a revision; each transition is named in this module's docstring."""
+
+    SEALED = "sealed"
+    JUDGING = "judging"
+    JUDGED = "judged"
+
+
+@dataclass(frozen=True)
+class Quiet:
+    """When a series counts as complete (seconds)."""
+
+    quiet_seconds: float
+    association_seconds: float
+    hard_limit_seconds: float
+
+
+@dataclass(frozen=True)
+class InstanceRow:
+    """One instance of a revision and where its bytes lie."""
+
+    instance_id: int
+    sop_instance_uid: str
+    sha256: str
+    transfer_syntax_uid: str
+    bytes: int
+    locator: str
+    purged: bool
+    judged_before: bool
+
+
+@dataclass(frozen=True)
+class Work:
+    """A claimed revision."""
+
+    revision_id: int
+    number: int
+    series_id: int
+    source: str
+    study_instance_uid: str
+    series_instance_uid: str
+    last_received_at: int
+    sealed_at: int
+    attempts: int
+    instances: tuple[InstanceRow, ...]
+
+
+def seal_complete(store: Store, rule: Quiet, in_flight: Mapping[str, int]) -> int:
+    """Seal every complete series; returns how many revisions that made.
+
+    ``in_flight``: association name → when its unfinished transfer began (UTC microseconds).
+    """
+    at = now()
+    with store.read() as connection:
+        quiet = connection.execute(
+            select(series.c.id).where(
+                series.c.receiving,
+                series.c.last_received_at <= at - int(rule.quiet_seconds * MICROSECONDS),
+            )
+        ).scalars()
+        candidates = [
+            series_id
+            for series_id in quiet
+            if not _may_still_grow(connection, series_id, rule, in_flight, at)
+        ]
+    made = 0
+    for series_id in candidates:
+        with store.write() as connection:
+            made += _seal(connection, series_id, at - int(rule.quiet_seconds * MICROSECONDS))
+    return made
+
+
+def _may_still_grow(
+    connection: Connection, series_id: int, rule: Quiet, in_flight: Mapping[str, int], at: int
+) -> bool:
+    """Whether an open association that delivered to the series may deliver to it again."""
+    grace = int(rule.association_seconds * MICROSECONDS)
+    rows = connection.execute(
+        select(association.c.name, func.max(receipt.c.received_at).label("last"))
+        .join(receipt, receipt.c.association_id == association.c.id)
+        .where(receipt.c.series_id == series_id, association.c.closed_at.is_(None))
+        .group_by(association.c.name)
+    ).all()
+    for name, last in rows:
+        if at - last > rule.hard_limit_seconds * MICROSECONDS:
+            continue
+        # A transfer that began long after the last delivery belongs to another series.
+        unfinished = name in in_flight and in_flight[name] <= last + grace
+        if unfinished or at - last < grace:
+            return True
+    return False
+
+
+def _seal(connection: Connection, series_id: int, not_after: int) -> int:
+    """receiving → SEALED, or → a counted re-send."""
+    row = connection.execute(
+        select(series).where(
+            series.c.id == series_id, series.c.receiving, series.c.last_received_at <= not_after
+        )
+    ).one_or_none()
+    if row is None:  # a slice arrived in between
+        return 0
+    ended = {"receiving": False, "new_content": False}
+    if not row.new_content:
+        connection.execute(
+            update(series).where(series.c.id == series_id).values(**ended, resends=row.resends + 1)
+        )
+        counters.increment(connection, "diptych_resends_total", {"source": row.source})
+        chain.append(connection, "resend", {"series": series_id, "source": row.source})
+        return 0
+    last_instance = connection.execute(
+        select(func.max(instance.c.id)).where(instance.c.series_id == series_id)
+    ).scalar_one()
+    connection.execute(
+        insert(revision).values(
+            series_id=series_id,
+            number=row.revisions,
+            status=Status.SEALED,
+            sealed_at=now(),
+            last_received_at=row.last_received_at,
+            last_instance_id=last_instance,
+            attempts=0,
+        )
+    )
+    connection.execute(
+        update(series).where(series.c.id == series_id).values(**ended, revisions=row.revisions + 1)
+    )
+    if row.revisions == 0:
+        counters.increment(connection, "diptych_series_total", {"source": row.source})
+    return 1
+
+
+def claim(store: Store, owner: str, lease_seconds: float) -> Work | None:
+    """SEALED (or JUDGING with a lapsed lease) → JUDGING; the oldest first."""
+    at = now()
+    with store.write() as connection:
+        claimable = (revision.c.status == Status.SEALED) | and_(
+            revision.c.status == Status.JUDGING, revision.c.lease_until < at
+        )
+        statement = select(revision).where(claimable).order_by(revision.c.id).limit(1)
+        row = connection.execute(statement.with_for_update(skip_locked=True)).one_or_none()
+        if row is None:
+            return None
+        connection.execute(
+            update(revision)
+            .where(revision.c.id == row.id)
+            .values(
+                status=Status.JUDGING,
+                attempts=row.attempts + 1,
+                lease_owner=owner,
+                lease_until=at + int(lease_seconds * MICROSECONDS),
+            )
+        )
+        parent = connection.execute(select(series).where(series.c.id == row.series_id)).one()
+        instances = connection.execute(
+            select(instance, blob)
+            .join(blob, blob.c.id == instance.c.blob_id)
+            .where(
+                instance.c.series_id == row.series_id,
+                instance.c.id <= row.last_instance_id,
+            )
+            .order_by(instance.c.id)
+        ).all()
+        return Work(
+            revision_id=row.id,
+            number=row.number,
+            series_id=row.series_id,
+            source=parent.source,
+            study_instance_uid=parent.study_instance_uid,
+            series_instance_uid=parent.series_instance_uid,
+            last_received_at=row.last_received_at,
+            sealed_at=row.sealed_at,
+            attempts=row.attempts + 1,
+            instances=tuple(
+                InstanceRow(
+                    i[instance.c.id],
+                    i[instance.c.sop_instance_uid],
+                    i[blob.c.sha256],
+                    i[blob.c.transfer_syntax_uid],
+                    i[blob.c.bytes],
+                    i[blob.c.locator],
+                    i[blob.c.purged_at] is not None,
+                    i[instance.c.outcome] is not None,
+                )
+                for i in (row._mapping for row in instances)
+            ),
+        )
+
+
+def renew(store: Store, owner: str, revision_id: int, lease_seconds: float) -> None:
+    """Heartbeat: keep a claim while its work goes on."""
+    with store.write() as connection:
+        connection.execute(
+            update(revision)
+            .where(revision.c.id == revision_id, revision.c.lease_owner == owner)
+            .values(lease_until=now() + int(lease_seconds * MICROSECONDS))
+        )
+
+
+def release(store: Store, owner: str | None, forgive: bool) -> int:
+    """JUDGING → SEALED for ``owner`` (None: for all, when no other worker can exist).
+
+    ``forgive``: the attempt does not count (a stop, not a crash).
+    """
+    statement = update(revision).where(revision.c.status == Status.JUDGING)
+    if owner is not None:
+        statement = statement.where(revision.c.lease_owner == owner)
+    values: dict[str, object] = {
+        "status": Status.SEALED,
+        "lease_owner": None,
+        "lease_until": None,
+    }
+    if forgive:
+        values["attempts"] = revision.c.attempts - 1
+    with store.write() as connection:
+        return connection.execute(statement.values(values)).rowcount
+
+
+def judged(connection: Connection, revision_id: int) -> None:
+    """JUDGING → JUDGED, inside the verdict's transaction; refuses to happen twice."""
+    changed = connection.execute(
+        update(revision)
+        .where(revision.c.id == revision_id, revision.c.status == Status.JUDGING)
+        .values(status=Status.JUDGED, judged_at=now(), lease_owner=None, lease_until=None)
+    ).rowcount
+    if changed != 1:
+        raise RuntimeError(f"revision {revision_id} is not being judged")
+
+
+def pending(connection: Connection) -> tuple[int, int | None]:
+    """Series received and not yet judged, and when the oldest of them was last received."""
+    receiving = select(series.c.id, series.c.last_received_at).where(series.c.receiving)
+    waiting = select(revision.c.series_id, revision.c.last_received_at).where(
+        revision.c.status != Status.JUDGED
+    )
+    rows = [*connection.execute(receiving), *connection.execute(waiting)]
+    return len({row[0] for row in rows}), min((row[1] for row in rows), default=None)

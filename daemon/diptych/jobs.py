@@ -1,0 +1,100 @@
+"""What happens by the clock: sealing, index snapshots, the spool's purge, the recall check.
+
+APScheduler only triggers; every job is idempotent and may be missed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from diptych.audit import counters, receipts, work
+from diptych.audit.store import Store, now
+from diptych.config import Config
+from diptych.errors import StoreError
+from diptych.receive.spool import Spool
+from diptych.search.archive import SearchIndex
+
+log = logging.getLogger(__name__)
+
+# Files per transaction: keeps each write transaction short.
+PURGE_BATCH = 100
+RECALL_SAMPLE = 256
+
+
+def start(config: Config, store: Store, spool: Spool, index: SearchIndex) -> BackgroundScheduler:
+    """Start all jobs; ``shutdown()`` of what is returned ends them."""
+    rule = work.Quiet(
+        config.series.quiet_seconds,
+        config.series.association_seconds,
+        config.series.hard_limit_seconds,
+    )
+    every: list[tuple[float, Callable[[], object]]] = [
+        (config.jobs.seal, lambda: work.seal_complete(store, rule, spool.in_flight())),
+        (config.jobs.snapshot, lambda: save_snapshot(store, index, config.index_folder)),
+        (config.jobs.purge, lambda: purge(config, store, spool)),
+        (config.jobs.recall, lambda: check_recall(store, index)),
+    ]
+    scheduler = BackgroundScheduler(timezone="UTC")
+    for seconds, job in every:
+        scheduler.add_job(
+            _guarded(job), "interval", seconds=seconds, coalesce=True, max_instances=1
+        )
+    scheduler.start()
+    return scheduler
+
+
+def save_snapshot(store: Store, index: SearchIndex, folder: Path) -> None:
+    """Write the index to disk and its time and size into the database."""
+    try:
+        index.save(folder)
+    except OSError as error:
+        log.error("index snapshot not written, the last one stands: %s", error.strerror)
+        return
+    with store.write() as connection:
+        counters.set_gauge(connection, "index_snapshot", float(len(index)))
+        counters.set_gauge(connection, "diptych_index_vectors", float(len(index)))
+
+
+def purge(config: Config, store: Store, spool: Spool) -> int:
+    """Remove judged pixels that are old, and older ones first while space is short."""
+    removed = 0
+    keep = int(config.spool.keep_days * 86_400 * work.MICROSECONDS)
+    while chosen := receipts.purge(store, now() - keep, PURGE_BATCH):
+        removed += _remove(spool, chosen)
+    while spool.free_bytes() < config.spool.purge_below_free_bytes:
+        chosen = receipts.purge(store, None, PURGE_BATCH)
+        if not chosen:
+            break
+        removed += _remove(spool, chosen)
+    if removed:
+        log.info("spool: %d judged files purged", removed)
+    return removed
+
+
+def check_recall(store: Store, index: SearchIndex) -> float:
+    """Ask HNSW for stored vectors and compare with the exact scan."""
+    recall = index.recall_at_1(RECALL_SAMPLE, np.random.default_rng())
+    with store.write() as connection:
+        counters.set_gauge(connection, "diptych_index_recall", recall)
+    return recall
+
+
+def _remove(spool: Spool, locators: list[str]) -> int:
+    for locator in locators:
+        spool.remove(locator)
+    return len(locators)
+
+
+def _guarded(job: Callable[[], object]) -> Callable[[], None]:
+    def run() -> None:
+        try:
+            job()
+        except StoreError as error:
+            log.error("job not done this time: %s", error)
+
+    return run

@@ -1,0 +1,137 @@
+"""Every metric Diptych exports: its name, its meaning, its labels and their closed value sets.
+
+Counters and histograms live in SQL and grow in the transaction of what they count
+(``audit.counters``), so they are exact after a SIGKILL and across processes. Every child exists
+at 0 from the first scrape, or the first burst would be invisible to ``increase()``. Label values
+are bounded: ``source`` is a configured name, ``modality`` one of ``MODALITIES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+
+MODALITIES = ("CT", "MR", "PT", "NM", "US", "CR", "DX", "MG", "XA", "RF", "SC", "OT", "other")
+RELATIONS = (
+    "exact",
+    "near-duplicate",
+    "partial",
+    "related",
+    "unique",
+    "not-screenable",
+    "not-an-image",
+)
+STAGES = ("decode", "assemble", "prepare", "embed", "search", "judge", "record", "index")
+STORE_FAILURES = ("storage", "database", "mismatch", "unparsable", "not-authorised", "low-space")
+REJECTIONS = ("calling-ae", "called-ae", "congestion")
+COLLISION_PARTS = ("pixels", "identity", "private", "other")
+
+# Seconds; a stage of a small series takes milliseconds, a 2,000-slice CT minutes.
+DURATION_BUCKETS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric family. ``values`` maps a label to its closed set (None: filled at start)."""
+
+    name: str
+    help: str
+    labels: Mapping[str, tuple[str, ...] | None]
+
+    def children(self, open_sets: Mapping[str, tuple[str, ...]]) -> list[dict[str, str]]:
+        """All label combinations, with ``open_sets`` for the labels without a closed set."""
+        sets = [open_sets[k] if v is None else v for k, v in self.labels.items()]
+        return [dict(zip(self.labels, values, strict=True)) for values in product(*sets)]
+
+
+COUNTERS = {
+    metric.name: metric
+    for metric in (
+        Metric("diptych_receipts_total", "Instances acknowledged with 0x0000.", {"source": None}),
+        Metric(
+            "diptych_received_bytes_total",
+            "Bytes of data sets acknowledged with 0x0000.",
+            {"source": None},
+        ),
+        Metric(
+            "diptych_store_failures_total",
+            "C-STORE requests answered with a failure status.",
+            {"reason": STORE_FAILURES},
+        ),
+        Metric(
+            "diptych_associations_rejected_total",
+            "Associations rejected.",
+            {"reason": REJECTIONS},
+        ),
+        Metric("diptych_series_total", "Series sealed for the first time.", {"source": None}),
+        Metric(
+            "diptych_resends_total",
+            "Sealed series that brought only content already known from the same source.",
+            {"source": None},
+        ),
+        Metric(
+            "diptych_verdicts_total",
+            "Verdicts on series at revision 0.",
+            {"source": None, "modality": MODALITIES, "relation": RELATIONS},
+        ),
+        Metric(
+            "diptych_revision_verdicts_total",
+            "Verdicts on later revisions of series (late slices).",
+            {"source": None, "relation": RELATIONS},
+        ),
+        Metric(
+            "diptych_cross_source_total",
+            "Series at revision 0 whose match came from another source.",
+            {"source": None},
+        ),
+        Metric(
+            "diptych_collisions_total",
+            "SOP Instance UIDs seen again with other content, by the part that differs.",
+            {"source": None, "part": COLLISION_PARTS},
+        ),
+        Metric(
+            "diptych_failures_total",
+            "Instances and stacks that ended with a reason instead of a relation.",
+            {"stage": STAGES, "reason": None},
+        ),
+        Metric("diptych_purged_bytes_total", "Spool bytes purged after their verdict.", {}),
+    )
+}
+
+HISTOGRAMS = {
+    metric.name: metric
+    for metric in (
+        Metric("diptych_stage_duration_seconds", "Seconds per series.", {"stage": STAGES}),
+        Metric(
+            "diptych_series_duration_seconds",
+            "Seconds from the last receipt of a series to its verdict.",
+            {},
+        ),
+    )
+}
+
+GAUGES = {
+    metric.name: metric
+    for metric in (
+        Metric("diptych_pending_series", "Series received and not yet judged.", {}),
+        Metric("diptych_oldest_pending_seconds", "Age of the oldest series not yet judged.", {}),
+        Metric("diptych_spool_free_bytes", "Bytes free on the spool's file system.", {}),
+        Metric("diptych_spool_bytes", "Bytes of pixels kept in the spool.", {}),
+        Metric("diptych_quarantine_files", "Files in quarantine.", {}),
+        Metric("diptych_index_vectors", "Vectors in the index.", {}),
+        Metric("diptych_index_recall", "Recall@1 of HNSW against an exact scan, last check.", {}),
+        Metric("diptych_index_snapshot_age_seconds", "Age of the last index snapshot.", {}),
+        Metric("diptych_ready", "1 when /readyz answers 200.", {}),
+    )
+}
+
+INFOS = {
+    "diptych_build_info": "Version of the daemon.",
+    "diptych_model_info": "Model, fingerprint and execution provider in use.",
+}
+
+
+def modality_label(modality: str | None) -> str:
+    """The bounded label for a Modality (0008,0060) from the wire."""
+    return modality if modality in MODALITIES else "other"

@@ -1,0 +1,288 @@
+"""The application entity: C-ECHO and C-STORE, each answer with its reason.
+
+| status (PS3.7 annex C, PS3.4 table B.2-1) | when |
+|---|---|
+| 0x0000 | the instance is on disk and its receipt is committed; nothing less |
+| 0x0124 | the association's source is not known |
+| 0xA700 | disk full or too little space left, database away: nothing kept, send again |
+| 0xA900 | SOP Class or Instance UID missing, impossible, or not the command's |
+| 0xC000 | the data set cannot be parsed; a copy is in quarantine |
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections import Counter
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+)
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
+from pynetdicom.sop_class import Verification
+
+from diptych import faults
+from diptych.audit import receipts
+from diptych.audit.store import Store
+from diptych.config import Config
+from diptych.errors import StoreError
+from diptych.log import printable
+from diptych.receive import header, pynetdicom_hooks
+from diptych.receive.spool import Part, Spool, content_sha256, data_set_offset
+
+log = logging.getLogger(__name__)
+
+SUCCESS = 0x0000
+NOT_AUTHORISED = 0x0124
+OUT_OF_RESOURCES = 0xA700
+MISMATCH = 0xA900
+CANNOT_UNDERSTAND = 0xC000
+
+# How often ended associations are noticed, in seconds: a series waits this much longer at most.
+SWEEP_SECONDS = 0.5
+
+
+class Listener:
+    """One acceptor's application entity."""
+
+    def __init__(self, config: Config, store: Store, spool: Spool, acceptor: str) -> None:
+        self._config, self._store, self._spool, self._acceptor = config, store, spool, acceptor
+        self._associations: dict[Any, _Peer] = {}
+        self._failures: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self.last_failure: float | None = None
+
+    def start(self, listening: Any) -> None:
+        """Accept associations on ``listening`` until ``stop``."""
+        pynetdicom_hooks.receive_into(self._new_part)
+        self._ae = application_entity(self._config)
+        handlers = [
+            (evt.EVT_REQUESTED, self._on_requested),
+            (evt.EVT_REJECTED, self._on_rejected),
+            (evt.EVT_C_STORE, self._on_store),
+        ]
+        self._server = pynetdicom_hooks.start_server(self._ae, listening, handlers)
+        self._sweeper = threading.Thread(target=self._sweep_until_stopped, daemon=True)
+        self._sweeper.start()
+
+    def stop(self, seconds: float) -> None:
+        """Accept nothing new, give running associations ``seconds``, then abort them."""
+        self._server.shutdown()
+        deadline = time.monotonic() + seconds
+        while self._ae.active_associations and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for association in self._ae.active_associations:
+            association.abort()
+        self._stopped.set()
+        self._sweeper.join()
+        self._sweep()
+
+    def _on_requested(self, event: Any) -> None:
+        """Decide who is calling before anything else is negotiated."""
+        association = event.assoc
+        calling = association.requestor.primitive.calling_ae_title.strip()
+        address = association.requestor.address
+        source = self._config.source_of(calling, address)
+        if source is None:
+            log.warning(
+                'rejected: calling AE title "%s" from %s matches no source; to allow it, add '
+                '[[source]] name = "…", ae_titles = ["%s"], networks = ["%s"]',
+                printable(calling),
+                address,
+                printable(calling),
+                address,
+            )
+            self._count("diptych_associations_rejected_total", "calling-ae")
+            # Rejected permanent, by the service user, calling AE title not recognised (PS3.8
+            # table 9-21).
+            association.acse.send_reject(0x01, 0x01, 0x03)
+            return
+        with self._lock:
+            self._associations[association] = _Peer(source, calling, address)
+
+    def _on_rejected(self, event: Any) -> None:
+        """The library refused by itself: too many associations, or another called AE title."""
+        primitive = event.assoc.requestor.primitive
+        called = primitive.called_ae_title.strip()
+        wrong = self._config.dicom.check_called_ae_title and called != self._config.dicom.ae_title
+        self._count("diptych_associations_rejected_total", "called-ae" if wrong else "congestion")
+        log.warning("rejected: %s", "called AE title is not ours" if wrong else "congestion")
+
+    def _new_part(self, association: Any) -> Part:
+        peer = self._peer(association)
+        part = self._spool.part(peer.name)
+        peer.parts.append(part)
+        return part
+
+    def _on_store(self, event: Any) -> int | Dataset:
+        part = pynetdicom_hooks.part_of(event.request)
+        peer = self._peer(event.assoc)
+        try:
+            return self._store_instance(event, part, peer)
+        except header.Mismatch as error:
+            return self._refuse(MISMATCH, "mismatch", str(error))
+        except header.Unparsable as error:
+            self._spool.put_in_quarantine(
+                part, self._config.spool.quarantine_files, self._config.spool.quarantine_bytes
+            )
+            return self._refuse(CANNOT_UNDERSTAND, "unparsable", str(error))
+        except StoreError as error:
+            self.last_failure = time.monotonic()
+            reason = "database" if "database" in str(error) else "storage"
+            return self._refuse(OUT_OF_RESOURCES, reason, str(error))
+        except OSError as error:
+            self.last_failure = time.monotonic()
+            return self._refuse(OUT_OF_RESOURCES, "storage", f"spool: {error.strerror}")
+        finally:
+            try:
+                part.discard()
+            except OSError as error:
+                log.error("spool: cannot remove a temporary file: %s", error.strerror)
+            peer.parts.remove(part)
+
+    def _store_instance(self, event: Any, part: Part, peer: _Peer) -> int | Dataset:
+        if not peer.source:
+            return self._refuse(NOT_AUTHORISED, "not-authorised", "source not known")
+        if self._spool.free_bytes() < self._config.spool.min_free_bytes:
+            self.last_failure = time.monotonic()
+            return self._refuse(OUT_OF_RESOURCES, "low-space", "too little space left")
+        part.flush_to_reader()
+        request, syntax = event.request, event.context.transfer_syntax
+        offset = data_set_offset(part.path)
+        identity = header.identify(
+            part.path,
+            offset,
+            syntax,
+            self._config.dicom.header_limit,
+            peer.name,
+            (str(request.AffectedSOPClassUID or ""), str(request.AffectedSOPInstanceUID or "")),
+        )
+        sha256, size = content_sha256(part.path, offset)
+        if peer.association_id is None:
+            peer.association_id = receipts.open_association(
+                self._store,
+                peer.name,
+                self._acceptor,
+                peer.source,
+                peer.calling_ae_title,
+                peer.address,
+            )
+        locator = self._spool.keep(part, peer.source)
+        stored = receipts.Stored(sha256, str(syntax), size, locator)
+        failures = self._take_failures()
+        try:
+            faults.point("receive.before-commit")
+            recorded = receipts.record(
+                self._store, peer.source, peer.association_id, identity, stored, failures
+            )
+        except (StoreError, OSError):
+            self._spool.remove(locator)
+            self._give_back(failures)
+            raise
+        if recorded.bytes_known:
+            self._spool.remove(locator)
+        faults.point("receive.after-commit")
+        self.last_failure = None
+        peer.received += 1
+        return SUCCESS
+
+    def _refuse(self, status: int, reason: str, why: str) -> Dataset:
+        log.warning("C-STORE answered 0x%04X (%s): %s", status, reason, why)
+        with self._lock:
+            self._failures[reason] += 1
+        response = Dataset()
+        response.Status = status
+        # (0000,0902) is LO: 64 characters.
+        response.ErrorComment = why[:64]
+        return response
+
+    def _peer(self, association: Any) -> _Peer:
+        with self._lock:
+            return self._associations.setdefault(association, _Peer("", "", ""))
+
+    def _take_failures(self) -> dict[str, int]:
+        with self._lock:
+            taken, self._failures = dict(self._failures), Counter()
+        return taken
+
+    def _give_back(self, failures: dict[str, int]) -> None:
+        with self._lock:
+            self._failures.update(failures)
+
+    def _count(self, name: str, reason: str) -> None:
+        try:
+            receipts.count(self._store, name, {"reason": reason})
+        except StoreError as error:
+            log.error("not counted: %s", error)
+
+    def _sweep_until_stopped(self) -> None:
+        while not self._stopped.wait(SWEEP_SECONDS):
+            try:
+                self._sweep()
+            except StoreError as error:
+                log.error("ended associations not written down yet: %s", error)
+
+    def _sweep(self) -> None:
+        """Notice ended associations, however they ended; remove what they left half-sent."""
+        with self._lock:
+            ended = [(a, p) for a, p in self._associations.items() if not a.is_alive()]
+        for association, peer in ended:
+            for part in list(peer.parts):
+                part.discard()
+            if peer.association_id is not None:
+                receipts.close_association(self._store, peer.association_id)
+                log.info(
+                    "association from source %s ended: %d instances acknowledged",
+                    peer.source,
+                    peer.received,
+                )
+            with self._lock:
+                del self._associations[association]
+        failures = self._take_failures()
+        for reason, count in failures.items():
+            try:
+                receipts.count(
+                    self._store, "diptych_store_failures_total", {"reason": reason}, count
+                )
+            except StoreError:
+                self._give_back({reason: count})
+
+
+class _Peer:
+    """What is known of one association."""
+
+    def __init__(self, source: str, calling_ae_title: str, address: str) -> None:
+        self.source, self.calling_ae_title, self.address = source, calling_ae_title, address
+        self.name = uuid.uuid4().hex
+        self.association_id: int | None = None
+        self.parts: list[Part] = []
+        self.received = 0
+
+
+def application_entity(config: Config) -> AE:
+    """All storage SOP classes in every transfer syntax that is stored as sent."""
+    ae = AE(ae_title=config.dicom.ae_title)
+    ae.require_called_aet = config.dicom.check_called_ae_title
+    ae.maximum_associations = config.dicom.maximum_associations
+    ae.maximum_pdu_size = config.dicom.maximum_pdu
+    ae.network_timeout = config.dicom.network_timeout
+    ae.acse_timeout = config.dicom.network_timeout
+    ae.dimse_timeout = config.dicom.network_timeout
+    refused = set()
+    if not config.dicom.deflated:
+        refused.add(DeflatedExplicitVRLittleEndian)
+    if not config.dicom.big_endian:
+        refused.add(ExplicitVRBigEndian)
+    syntaxes = [uid for uid in ALL_TRANSFER_SYNTAXES if uid not in refused]
+    ae.add_supported_context(Verification)
+    for context in AllStoragePresentationContexts:
+        ae.add_supported_context(context.abstract_syntax, syntaxes)
+    for uid in config.dicom.private_sop_classes:
+        ae.add_supported_context(uid, syntaxes)
+    return ae

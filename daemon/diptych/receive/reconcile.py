@@ -1,0 +1,69 @@
+"""After a crash: make spool and database agree before anything is accepted or judged."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from diptych.audit import receipts
+from diptych.audit.store import Store
+from diptych.errors import StoreError
+from diptych.receive import header
+from diptych.receive.spool import Spool, content_sha256, data_set_offset, transfer_syntax
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """What was found: files filed again, temporary files removed, files gone, files not ours."""
+
+    registered: int
+    orphans: int
+    lost: int
+    strangers: int
+
+
+def reconcile(store: Store, spool: Spool, header_limit: int) -> Reconciled:
+    """Register kept files without a row, remove orphan temporary files, count lost files.
+
+    A file without a row was never acknowledged (the receipt commits first), but it is a whole
+    instance: it is filed rather than thrown away. Its sender sends it again, and that becomes a
+    known content. Runs while no acceptor does.
+    """
+    orphans = 0
+    for path in spool.orphans():
+        path.unlink(missing_ok=True)
+        orphans += 1
+    known = receipts.known_locators(store)
+    registered = strangers = 0
+    for source, locator in spool.kept():
+        if known.pop(locator, None) is not None:
+            continue
+        if receipts.was_purged(store, locator):
+            spool.remove(locator)
+            continue
+        try:
+            _register(store, spool, source, locator, header_limit)
+            registered += 1
+        except (header.Mismatch, header.Unparsable, StoreError) as error:
+            if "database" in str(error):
+                raise
+            log.error("spool: a file that is no instance of ours is left where it is: %s", error)
+            strangers += 1
+    if known:
+        log.error("spool: %d acknowledged files are gone from disk", len(known))
+    return Reconciled(registered, orphans, len(known), strangers)
+
+
+def _register(store: Store, spool: Spool, source: str, locator: str, header_limit: int) -> None:
+    path = spool.path(locator)
+    offset = data_set_offset(path)
+    syntax = transfer_syntax(path)
+    identity = header.identify(path, offset, syntax, header_limit, locator, None)
+    sha256, size = content_sha256(path, offset)
+    recorded = receipts.record(
+        store, source, None, identity, receipts.Stored(sha256, syntax, size, locator)
+    )
+    if recorded.bytes_known:
+        spool.remove(locator)

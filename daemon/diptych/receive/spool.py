@@ -1,0 +1,227 @@
+"""Durable files: pixels from the wire until the purge.
+
+``incoming/`` holds transfers in flight, ``instances/<source>/<xx>/`` what was acknowledged,
+``quarantine/`` copies of what could not be parsed. Names are UUIDs and configured source names,
+never anything from the wire. Everything lies on one file system, so a rename is atomic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydicom.filereader import read_file_meta_info
+
+from diptych import faults
+from diptych.errors import StoreError
+
+log = logging.getLogger(__name__)
+
+_SHARDS = [f"{n:02x}" for n in range(256)]
+# (0002,0000) FileMetaInformationGroupLength: tag, VR, length and a UL stand right after "DICM".
+_META_GROUP_LENGTH_AT = 128 + 4 + 8
+_META_STARTS_AT = _META_GROUP_LENGTH_AT + 4
+_CHUNK = 1 << 20
+
+
+class Part:
+    """A transfer in flight: a file that never raises while the library writes to it.
+
+    An error inside the library's receiving thread would tear down the association without an
+    answer; it is kept here and raised by ``Spool.keep``, where it becomes 0xA700.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = str(path)
+        self.file = self
+        self._error: OSError | None = None
+        self._size = 0
+        self._raw = path.open("xb")
+
+    def write(self, data: bytes) -> int:
+        """Append; after the first error only swallow, so that the peer can finish and be told."""
+        if self._error is None:
+            try:
+                faults.point("receive.write")
+                self._raw.write(data)
+            except OSError as error:
+                self._error = error
+        self._size += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing: the library flushes every fragment, durability needs one flush at the end."""
+
+    def flush_to_reader(self) -> None:
+        """Let another descriptor see every byte. Raises StoreError if one could not be written."""
+        try:
+            if self._error is None:
+                self._raw.flush()
+        except OSError as error:
+            self._error = error
+        if self._error is not None:
+            raise StoreError(f"spool: {self._error.strerror}") from self._error
+
+    def close(self) -> None:
+        """Close the file; safe to repeat."""
+        try:
+            self._raw.close()
+        except OSError as error:
+            self._error = self._error or error
+
+    def sync(self) -> None:
+        """Bring every byte to the disk. Raises StoreError for any error since the first write."""
+        self.flush_to_reader()
+        try:
+            faults.point("receive.fsync")
+            os.fsync(self._raw.fileno())
+        except OSError as error:
+            self._error = error
+            raise StoreError(f"spool: {error.strerror}") from error
+
+    def discard(self) -> None:
+        """Remove the file if it is still there."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+
+class Spool:
+    """The folder and its rules."""
+
+    def __init__(self, folder: Path, sources: tuple[str, ...]) -> None:
+        self.folder = folder
+        self.incoming = folder / "incoming"
+        self.quarantine = folder / "quarantine"
+        self._instances = folder / "instances"
+        self._sources = sources
+        self._quarantine_lock = threading.Lock()
+
+    def prepare(self) -> None:
+        """Make every folder now, so that storing an instance syncs exactly one folder."""
+        self.incoming.mkdir(parents=True, exist_ok=True)
+        self.quarantine.mkdir(exist_ok=True)
+        for source in self._sources:
+            for shard in _SHARDS:
+                (self._instances / source / shard).mkdir(parents=True, exist_ok=True)
+            _sync_folder(self._instances / source)
+        _sync_folder(self._instances)
+        _sync_folder(self.folder)
+
+    def part(self, owner: str) -> Part:
+        """A new file for a transfer in flight; ``owner`` is our name for the association."""
+        return Part(self.incoming / f"{owner}.{time.time_ns() // 1000}.{uuid.uuid4().hex}.part")
+
+    def in_flight(self) -> dict[str, int]:
+        """Transfers in flight: owner → when its transfer began, in UTC microseconds."""
+        names = (path.name.split(".") for path in self.incoming.glob("*.part"))
+        return {owner: int(began) for owner, began, _, _ in names}
+
+    def keep(self, part: Part, source: str) -> str:
+        """Make a finished transfer durable: fsync, rename, fsync the folder; returns its locator.
+
+        Raises StoreError; then the file is not kept.
+        """
+        faults.point("receive.after-temporary-write")
+        part.sync()
+        part.close()
+        name = uuid.uuid4().hex
+        folder = self._instances / source / name[:2]
+        target = folder / f"{name}.dcm"
+        try:
+            part.path.rename(target)
+            faults.point("receive.after-rename")
+            _sync_folder(folder)
+        except OSError as error:
+            target.unlink(missing_ok=True)
+            raise StoreError(f"spool: {error.strerror}") from error
+        return str(target.relative_to(self.folder))
+
+    def path(self, locator: str) -> Path:
+        """Where a locator lies."""
+        return self.folder / locator
+
+    def remove(self, locator: str) -> None:
+        """Remove a kept file (purged, or its bytes were known already)."""
+        self.path(locator).unlink(missing_ok=True)
+
+    def put_in_quarantine(self, part: Part, max_files: int, max_bytes: int) -> None:
+        """Keep a copy of what could not be parsed; the oldest make room."""
+        part.close()
+        with self._quarantine_lock:
+            part.path.rename(self.quarantine / f"{uuid.uuid4().hex}.dcm")
+            files = sorted(
+                ((p, p.stat()) for p in self.quarantine.iterdir()),
+                key=lambda entry: entry[1].st_mtime_ns,
+            )
+            total = sum(stat.st_size for _, stat in files)
+            while files and (len(files) > max_files or total > max_bytes):
+                oldest, stat = files.pop(0)
+                oldest.unlink(missing_ok=True)
+                total -= stat.st_size
+
+    def free_bytes(self) -> int:
+        """Bytes free for us on the spool's file system."""
+        return shutil.disk_usage(self.folder).free
+
+    def probe(self) -> None:
+        """Raise StoreError unless a small file can be written and synced now."""
+        path = self.incoming / f"probe.{os.getpid()}"
+        try:
+            with path.open("wb") as file:
+                file.write(b"\0" * 4096)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StoreError(f"spool: {error.strerror}") from error
+        finally:
+            path.unlink(missing_ok=True)
+
+    def kept(self) -> Iterator[tuple[str, str]]:
+        """(source, locator) of every kept file."""
+        for path in self._instances.glob("*/*/*.dcm"):
+            yield path.parent.parent.name, str(path.relative_to(self.folder))
+
+    def orphans(self) -> Iterator[Path]:
+        """Transfers that a dead process left behind."""
+        yield from self.incoming.iterdir()
+
+
+def data_set_offset(path: Path) -> int:
+    """Where the data set begins in a Part 10 file we wrote (PS3.10 section 7.1)."""
+    with path.open("rb") as file:
+        head = file.read(_META_STARTS_AT)
+    if len(head) < _META_STARTS_AT or head[128:132] != b"DICM":
+        raise StoreError("spool: not a file of ours: no DICM prefix")
+    return _META_STARTS_AT + int.from_bytes(head[_META_GROUP_LENGTH_AT:], "little")
+
+
+def transfer_syntax(path: Path) -> str:
+    """The TransferSyntaxUID (0002,0010) of a Part 10 file we wrote."""
+    return str(read_file_meta_info(path).TransferSyntaxUID)
+
+
+def content_sha256(path: Path, offset: int) -> tuple[str, int]:
+    """SHA-256 and length in bytes of the data set as received."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        file.seek(offset)
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

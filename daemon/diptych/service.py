@@ -1,0 +1,368 @@
+"""The daemon: a supervisor that owns the data folder, the sockets and the other processes.
+
+    supervisor ── lock, migrate, reconcile, bind, watch; /metrics, /healthz, /readyz
+      ├── acceptor × N ── C-STORE → spool → receipt → 0x0000
+      └── worker ── seal → decode → volume → digest → embed → search → verdict → index
+            └── decoder × M
+
+SQL is the only hand-off between them. When one child dies it is started again; when the
+supervisor dies the kernel takes the children along.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from sqlalchemy import func, select
+
+from diptych import __version__, faults, worker
+from diptych.audit import migrate, receipts, schema, work
+from diptych.audit.store import Store, now
+from diptych.config import Config
+from diptych.errors import ConfigError, StoreError
+from diptych.processes import die_with_parent
+from diptych.receive import acceptor
+from diptych.receive.reconcile import reconcile
+from diptych.receive.spool import Spool
+from diptych.web.app import application
+from diptych.web.exposition import Exposition
+
+log = logging.getLogger(__name__)
+
+# SIGTERM must be over within 10 s; what is cut off resumes by status.
+STOP_SECONDS = 8.0
+# A child that dies at once is not restarted in a tight loop.
+RESTART_SECONDS = 1.0
+START_SECONDS = 120.0
+BACKLOG = 512
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where the daemon listens; while it is ready, also in ``ports.json`` of its data folder."""
+
+    dicom: int
+    http: int
+
+
+def run(
+    config: Config,
+    stop: threading.Event,
+    on_ready: Callable[[Ports], None] | None = None,
+) -> None:
+    """Run the daemon until ``stop`` is set.
+
+    Raises ConfigError when the folder, the ports, the database or the model cannot be used.
+    """
+    config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with locked(config.data):
+        (config.data / "ports.json").unlink(missing_ok=True)
+        store = Store(config.database_url)
+        backup = migrate.upgrade(store)
+        if backup:
+            log.info("audit database migrated; backup kept beside it")
+        spool = Spool(config.spool_folder, config.source_names())
+        spool.prepare()
+        receipts.close_associations_of(store, None)
+        # Attempts count what kills a worker; a daemon that was stopped or killed is no such sign.
+        work.release(store, None, forgive=True)
+        found = reconcile(store, spool, config.dicom.header_limit)
+        log.info(
+            "spool: %d files filed again, %d temporary files removed, %d lost, %d strangers",
+            found.registered,
+            found.orphans,
+            found.lost,
+            found.strangers,
+        )
+        with (
+            _bind(config.dicom.host, config.dicom.port, "DICOM", "dicom.port") as dicom,
+            _bind(config.http.host, config.http.port, "HTTP", "http.port") as http,
+        ):
+            _Daemon(config, store, spool, dicom, http).run(stop, on_ready)
+        store.close()
+
+
+class Occupied(ConfigError):
+    """Another daemon holds the data folder."""
+
+
+class locked:  # noqa: N801 - reads as a statement
+    """Hold the data folder's lock. Raises ConfigError when another daemon holds it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "lock"
+
+    def __enter__(self) -> None:
+        self._file = self._path.open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "unknown"
+            self._file.close()
+            raise Occupied(
+                f"another daemon (process {holder}) uses the data folder {self._path.parent}: "
+                "stop it, or choose another folder with --data"
+            ) from error
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _bind(host: str, port: int, what: str, key: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
+    except OSError as error:
+        listening.close()
+        hint = f"; set {key} to another" if error.errno in (errno.EADDRINUSE, errno.EACCES) else ""
+        raise ConfigError(f"{what} port {host}:{port}: {error.strerror}{hint}") from error
+    return listening
+
+
+def _write_ports(path: Path, ports: Ports) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"pid": os.getpid(), **asdict(ports)}) + "\n", "ascii")
+    temporary.replace(path)
+
+
+class _Child:
+    """A process that is started again when it dies."""
+
+    def __init__(self, name: str, start: Callable[[str, Any], Any]) -> None:
+        self.name, self._start = name, start
+        self.incarnation = ""
+        self.process: Any = None
+        self.started_at = 0.0
+        self._pipe: Any = None
+        self.ready = False
+
+    def start(self) -> None:
+        self.incarnation = uuid.uuid4().hex
+        self._pipe, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
+        self.ready = False
+        self.started_at = time.monotonic()
+        self.process = self._start(self.incarnation, theirs)
+        theirs.close()
+
+    def poll_ready(self) -> None:
+        """Notice the child's word that it works, or its reason why not (ConfigError)."""
+        if self.ready or not self._pipe.poll():
+            return
+        try:
+            said = self._pipe.recv()
+        except EOFError:
+            return
+        if isinstance(said, str):
+            raise ConfigError(said)
+        self.ready = True
+
+
+class _Daemon:
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        spool: Spool,
+        dicom: socket.socket,
+        http: socket.socket,
+    ) -> None:
+        self._config, self._store, self._spool = config, store, spool
+        self._dicom, self._http = dicom, http
+        self._context = multiprocessing.get_context("spawn")
+        self._refusing = [self._context.Value("b", 0) for _ in range(config.dicom.acceptors)]
+        self._acceptors = [
+            _Child(f"acceptor {i}", self._start_acceptor(i)) for i in range(config.dicom.acceptors)
+        ]
+        self._worker = _Child("worker", self._start_worker)
+        self._probe = _Probe(store, spool, config.spool.min_free_bytes)
+
+    @property
+    def _children(self) -> list[_Child]:
+        return [*self._acceptors, self._worker]
+
+    def run(self, stop: threading.Event, on_ready: Callable[[Ports], None] | None) -> None:
+        os.environ[faults.SUPERVISOR_PID] = str(os.getpid())
+        web = self._web()
+        thread = threading.Thread(target=web.run, kwargs={"sockets": [self._http]}, daemon=True)
+        thread.start()
+        try:
+            for child in self._children:
+                child.start()
+            said = False
+            while not stop.wait(0.05):
+                self._watch()
+                if not said and all(child.ready for child in self._children):
+                    said = True
+                    ports = Ports(self._dicom.getsockname()[1], self._http.getsockname()[1])
+                    log.info(
+                        "ready: version %s, DICOM port %d, HTTP port %d",
+                        __version__,
+                        ports.dicom,
+                        ports.http,
+                    )
+                    _write_ports(self._config.data / "ports.json", ports)
+                    if on_ready is not None:
+                        on_ready(ports)
+        finally:
+            (self._config.data / "ports.json").unlink(missing_ok=True)
+            self._stop_children()
+            web.should_exit = True
+            thread.join(2)
+
+    def _watch(self) -> None:
+        for child in self._children:
+            child.poll_ready()
+            if child.process.is_alive():
+                continue
+            if time.monotonic() - child.started_at < RESTART_SECONDS:
+                continue
+            log.error("%s died (exit %s); starting it again", child.name, child.process.exitcode)
+            try:
+                if child is self._worker:
+                    work.release(self._store, child.incarnation, forgive=False)
+                else:
+                    receipts.close_associations_of(self._store, child.incarnation)
+                    self._remove_orphans()
+            except StoreError as error:
+                log.error("%s: not restarted yet: %s", child.name, error)
+                continue
+            child.start()
+
+    def _remove_orphans(self) -> None:
+        """With a single acceptor every transfer in flight was the dead one's."""
+        if len(self._acceptors) == 1:
+            for path in self._spool.orphans():
+                path.unlink(missing_ok=True)
+
+    def _stop_children(self) -> None:
+        processes = [child.process for child in self._children if child.process is not None]
+        for process in processes:
+            if process.is_alive():
+                process.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
+        for process in processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                log.warning("a process did not stop in time and is killed; its work resumes")
+                process.kill()
+                process.join()
+
+    def _start_acceptor(self, number: int) -> Callable[[str, Any], Any]:
+        def start(incarnation: str, pipe: Any) -> Any:
+            arguments = (self._config, self._dicom, incarnation, pipe, self._refusing[number])
+            return self._spawn(f"acceptor-{number}", acceptor.main, arguments)
+
+        return start
+
+    def _start_worker(self, incarnation: str, pipe: Any) -> Any:
+        return self._spawn("worker", worker.main, (self._config, incarnation, pipe))
+
+    def _spawn(self, name: str, target: Callable[..., None], arguments: tuple[Any, ...]) -> Any:
+        process = self._context.Process(
+            target=_child_main, args=(os.getpid(), target, arguments), name=f"diptych-{name}"
+        )
+        process.start()
+        return process
+
+    def _web(self) -> uvicorn.Server:
+        exposition = Exposition(self._store, self._config.source_names(), self._gauges)
+        app = application(exposition, self._readiness)
+        return uvicorn.Server(
+            uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", loop="asyncio")
+        )
+
+    def _readiness(self) -> dict[str, str]:
+        refusing = any(flag.value for flag in self._refusing)
+        return {
+            "database": self._probe.database(),
+            "spool": self._probe.spool(),
+            "receiving": ""
+            if all(c.ready and c.process.is_alive() for c in self._acceptors) and not refusing
+            else "an acceptor is down or could not keep what it was sent",
+            "judging": ""
+            if self._worker.ready and self._worker.process.is_alive()
+            else "the worker is down or still loading model and index",
+        }
+
+    def _gauges(self) -> dict[str, float]:
+        with self._store.read() as connection:
+            pending, oldest = work.pending(connection)
+            kept = connection.execute(
+                select(func.coalesce(func.sum(schema.blob.c.bytes), 0)).where(
+                    schema.blob.c.purged_at.is_(None)
+                )
+            ).scalar_one()
+            snapshot = connection.execute(
+                select(schema.gauge.c.updated_at).where(schema.gauge.c.name == "index_snapshot")
+            ).scalar_one_or_none()
+        readings = {
+            "diptych_pending_series": float(pending),
+            "diptych_oldest_pending_seconds": (now() - oldest) / 1e6 if oldest else 0.0,
+            "diptych_spool_free_bytes": float(self._spool.free_bytes()),
+            "diptych_spool_bytes": float(kept),
+            "diptych_quarantine_files": float(sum(1 for _ in self._spool.quarantine.iterdir())),
+            "diptych_ready": float(not any(self._readiness().values())),
+        }
+        if snapshot is not None:
+            readings["diptych_index_snapshot_age_seconds"] = (now() - snapshot) / 1e6
+        return readings
+
+
+class _Probe:
+    """Writes a little to database and spool, at most once a second however often it is asked."""
+
+    def __init__(self, store: Store, spool: Spool, min_free_bytes: int) -> None:
+        self._store, self._spool, self._min_free_bytes = store, spool, min_free_bytes
+        self._lock = threading.Lock()
+        self._asked: dict[str, tuple[float, str]] = {}
+
+    def database(self) -> str:
+        return self._cached("database", self._store.probe)
+
+    def spool(self) -> str:
+        def probe() -> None:
+            self._spool.probe()
+            if self._spool.free_bytes() < self._min_free_bytes:
+                raise StoreError(f"spool: less than {self._min_free_bytes} bytes free")
+
+        return self._cached("spool", probe)
+
+    def _cached(self, name: str, probe: Callable[[], None]) -> str:
+        with self._lock:
+            at, problem = self._asked.get(name, (-1.0, ""))
+            if time.monotonic() - at > 1:
+                try:
+                    probe()
+                    problem = ""
+                except StoreError as error:
+                    problem = str(error)
+                self._asked[name] = (time.monotonic(), problem)
+            return problem
+
+
+def _child_main(parent: int, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    die_with_parent(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    target(*arguments)

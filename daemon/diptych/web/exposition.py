@@ -1,0 +1,92 @@
+"""What Prometheus scrapes: counters from SQL, gauges measured at the scrape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+from diptych import __version__, metrics
+from diptych.audit import counters
+from diptych.audit.store import Store
+from diptych.errors import Reason
+
+Labels = tuple[tuple[str, str], ...]
+
+
+class Exposition(Collector):
+    """Renders one scrape. ``gauges`` gives the readings that are measured now."""
+
+    def __init__(
+        self,
+        store: Store,
+        sources: tuple[str, ...],
+        gauges: Callable[[], dict[str, float]],
+    ) -> None:
+        self._store, self._gauges = store, gauges
+        self._open_sets = {"source": sources, "reason": tuple(Reason)}
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def render(self) -> bytes:
+        """The text exposition format. Raises StoreError when the database is away."""
+        return generate_latest(self._registry)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing to check at registration: names are unique in ``metrics``."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        """Every family, every child: from zero on."""
+        with self._store.read() as connection:
+            counted = counters.read_counters(connection)
+            readings = counters.read_gauges(connection)
+        for name, metric in metrics.COUNTERS.items():
+            family = CounterMetricFamily(name, metric.help, labels=list(metric.labels))
+            for labels in metric.children(self._open_sets):
+                key = (name, tuple(sorted(labels.items())))
+                family.add_metric(list(labels.values()), counted.get(key, 0.0))
+            yield family
+        for name, metric in metrics.HISTOGRAMS.items():
+            yield self._histogram(name, metric, counted)
+        measured = {**{k: v[0] for k, v in readings.items()}, **self._gauges()}
+        for name, metric in metrics.GAUGES.items():
+            if name in measured:
+                yield GaugeMetricFamily(name, metric.help, value=measured[name])
+        yield InfoMetricFamily(
+            "diptych_build", metrics.INFOS["diptych_build_info"], {"version": __version__}
+        )
+        model = InfoMetricFamily("diptych_model", metrics.INFOS["diptych_model_info"])
+        if "model_info" in readings:
+            said = (readings["model_info"][1] or "").split(" ")
+            model.add_metric(
+                [], dict(zip(("model", "fingerprint", "provider"), said, strict=False))
+            )
+        yield model
+
+    def _histogram(
+        self,
+        name: str,
+        metric: metrics.Metric,
+        counted: dict[tuple[str, Labels], float],
+    ) -> HistogramMetricFamily:
+        family = HistogramMetricFamily(name, metric.help, labels=list(metric.labels))
+        bounds = [*(repr(float(b)) for b in metrics.DURATION_BUCKETS), "+Inf"]
+        for labels in metric.children(self._open_sets):
+            total, buckets = 0.0, []
+            for le in bounds:
+                key = (name, tuple(sorted({**labels, "le": le}.items())))
+                total += counted.get(key, 0.0)
+                buckets.append((le, total))
+            sum_key = (f"{name}_sum", tuple(sorted(labels.items())))
+            family.add_metric(list(labels.values()), buckets, counted.get(sum_key, 0.0))
+        return family

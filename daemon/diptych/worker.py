@@ -1,0 +1,181 @@
+"""The worker process: it owns the index, and judges sealed series one after the other."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from multiprocessing.connection import Connection
+
+from diptych import jobs
+from diptych import log as logs
+from diptych.audit import archive, counters, policies, work
+from diptych.audit.store import Store
+from diptych.config import Config
+from diptych.embed.manifest import load_model
+from diptych.embed.session import Embedder
+from diptych.errors import DiptychError, IndexCorrupt, StoreError
+from diptych.judge.policy import Policy
+from diptych.pipeline import Pipeline
+from diptych.receive.spool import Spool
+from diptych.search import snapshot
+from diptych.search.archive import SearchIndex
+from diptych.volume.decoders import DecoderPool
+
+log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 0.1
+LEASE_SECONDS = 3600.0
+# After an error that may pass (database away), and between attempts on one revision.
+RETRY_SECONDS = 1.0
+
+
+def main(config: Config, name: str, started: Connection) -> None:
+    """Run until SIGTERM. ``started`` hears True when judging can begin, or in words why never."""
+    logs.configure(config.log.level, "worker")
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    store = Store(config.database_url)
+    try:
+        embedder = Embedder(load_model(config.model.name or None), threads=_threads(config))
+        log.info("model %s on %s", embedder.model.name, embedder.provider)
+        fingerprint_id = archive.fingerprint_id(
+            store, embedder.fingerprint, embedder.model.name, embedder.dimension
+        )
+        index = open_index(config, store, embedder, fingerprint_id)
+    except DiptychError as error:
+        started.send(str(error))
+        return
+    policy = Policy(name="bundled", version=1, d_max=embedder.model.d_max)
+    with store.write() as connection:
+        policies.register(connection, f"{policy.name}/{policy.version}", policy.canonical_json())
+        said = f"{embedder.model.name} {embedder.fingerprint} {embedder.provider}"
+        counters.set_gauge(connection, "model_info", 1, said)
+        counters.set_gauge(connection, "diptych_index_vectors", len(index))
+    spool = Spool(config.spool_folder, config.source_names())
+    decode = config.decode
+    with DecoderPool(
+        children=decode.children,
+        seconds_per_instance=decode.seconds_per_instance,
+        memory_bytes=decode.memory_bytes,
+    ) as decoders:
+        pipeline = Pipeline(
+            store,
+            decoders,
+            embedder,
+            index,
+            fingerprint_id,
+            policy,
+            spool.path,
+            config.data / "audit-head.json",
+        )
+        scheduler = jobs.start(config, store, spool, index)
+        started.send(True)
+        started.close()
+        _judge_until(stop, store, pipeline, name, decode.attempts)
+        scheduler.shutdown(wait=True)
+    jobs.save_snapshot(store, index, config.index_folder)
+    store.close()
+
+
+def open_index(
+    config: Config, store: Store, embedder: Embedder, fingerprint_id: int
+) -> SearchIndex:
+    """The last snapshot brought up to date from SQL; without a usable one, all of it from SQL."""
+    with store.read() as connection:
+        newest = archive.next_key(connection, fingerprint_id) - 1
+        wanted = archive.node_keys(connection, fingerprint_id)
+    hnsw, watermark = None, 0
+    try:
+        loaded = snapshot.load(
+            config.index_folder,
+            fingerprint=embedder.fingerprint,
+            dimension=embedder.dimension,
+            newest_key=newest,
+        )
+        if loaded is not None:
+            hnsw, watermark = loaded[0], loaded[1].watermark
+    except IndexCorrupt as error:
+        log.error("index snapshot refused, building from the database: %s", error)
+    index = SearchIndex(
+        embedder.dimension,
+        embedder.fingerprint,
+        mode=config.search.mode,
+        exact_below=config.search.exact_below,
+        hnsw=hnsw,
+    )
+    held = index.keys()
+    index.remove(held[[int(key) not in wanted for key in held]] if len(held) else held)
+    for keys, vectors in archive.all_nodes(
+        store, fingerprint_id, embedder.dimension, from_key=watermark + 1
+    ):
+        index.add(keys, vectors)
+    if len(index) != len(wanted):  # a snapshot that lost vectors below its watermark
+        log.error("index holds %d of %d vectors, building it anew", len(index), len(wanted))
+        return rebuild(config, store, embedder, fingerprint_id)
+    return index
+
+
+def rebuild(config: Config, store: Store, embedder: Embedder, fingerprint_id: int) -> SearchIndex:
+    """Every vector from SQL, in key order."""
+    index = SearchIndex(
+        embedder.dimension,
+        embedder.fingerprint,
+        mode=config.search.mode,
+        exact_below=config.search.exact_below,
+    )
+    for keys, vectors in archive.all_nodes(store, fingerprint_id, embedder.dimension):
+        index.add(keys, vectors)
+    return index
+
+
+def _threads(config: Config) -> int:
+    """One core stays free for receiving unless the configuration says otherwise."""
+    return config.model.threads or max(1, (os.cpu_count() or 1) - 1)
+
+
+def _judge_until(
+    stop: threading.Event, store: Store, pipeline: Pipeline, name: str, attempts: int
+) -> None:
+    while not stop.is_set():
+        try:
+            claimed = work.claim(store, name, LEASE_SECONDS)
+            if claimed is None:
+                stop.wait(IDLE_SECONDS)
+                continue
+            _judge_one(store, pipeline, claimed, name, attempts)
+        except StoreError as error:
+            log.error("judging waits: %s", error)
+            stop.wait(RETRY_SECONDS)
+
+
+def _judge_one(
+    store: Store, pipeline: Pipeline, claimed: work.Work, name: str, attempts: int
+) -> None:
+    if claimed.attempts > attempts:
+        log.error("series %d given up after %d attempts", claimed.series_id, attempts)
+        pipeline.give_up(claimed, f"{attempts} attempts ended without a verdict")
+        return
+    try:
+        began = time.perf_counter()
+        for case in pipeline.judge(claimed):
+            if case.principal:
+                log.info(
+                    "series %d revision %d: %s%s, %d slices, %.2f s",
+                    claimed.series_id,
+                    claimed.number,
+                    case.relation,
+                    f" ({case.reason})" if case.reason else "",
+                    case.slices,
+                    time.perf_counter() - began,
+                )
+    except StoreError:
+        work.release(store, name, forgive=True)
+        raise
+    except Exception:
+        # A bug of ours must not stop the queue: the attempt counts, the log says where.
+        log.exception("series %d: attempt %d failed", claimed.series_id, claimed.attempts)
+        work.release(store, name, forgive=False)
+        time.sleep(RETRY_SECONDS if claimed.attempts < attempts else 0)

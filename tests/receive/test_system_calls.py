@@ -1,0 +1,46 @@
+"""What SIGKILL cannot show, because the page cache survives it: read the system calls."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from running import Daemon, program, send, series
+
+STEPS = {
+    "fsync of the file": r"f(data)?sync\(\d+<[^>]*/incoming/[^>]*\.part>",
+    "rename": r"rename(at2?)?\(.*\.part\".*\.dcm\"",
+    "fsync of the folder": r"f(data)?sync\(\d+<[^>]*/instances/default/[0-9a-f]{2}>",
+    "database sync": r"f(data)?sync\(\d+<[^>]*diptych\.sqlite3-wal>",
+}
+# A P-DATA-TF PDU (PS3.8 section 9.3.5) on a socket: the C-STORE-RSP.
+RESPONSE = r"(sendto|sendmsg|write)\(\d+<[^>]*(TCP|socket)[^>]*>.*\"\\4\\0"
+
+
+def test_every_byte_and_row_is_on_disk_before_the_response(
+    make_daemon: Callable[..., Daemon],
+) -> None:
+    daemon = make_daemon()
+    trace = daemon.data / "trace.txt"
+    calls = "trace=rename,renameat,renameat2,fsync,fdatasync,sendto,sendmsg,write"
+    daemon.start(program("strace"), "-f", "-y", "-qq", "-o", trace, "-e", calls)
+    assert send(daemon.port, series(1)) == [0x0000]
+    daemon.end()
+    assert _steps_before_the_response(trace.read_text()) == list(STEPS)
+
+
+def _steps_before_the_response(trace: str) -> list[str]:
+    """The steps of the thread that renamed the instance, in order, up to the response."""
+    lines = trace.splitlines()
+    storing = next(line.split()[0] for line in lines if re.search(STEPS["rename"], line))
+    last: dict[str, int] = {}
+    for number, line in enumerate(lines):
+        if re.search(RESPONSE, line):
+            break
+        for step, pattern in STEPS.items():
+            # "<unfinished ...>" calls end on a later line; the next call of a thread begins after.
+            if line.split()[0] == storing and re.search(pattern, line):
+                last[step] = number
+    else:
+        raise AssertionError("no response in the trace")
+    return sorted(last, key=lambda step: last[step])
