@@ -1,0 +1,55 @@
+"""The numbers a verdict depends on, frozen, named and written into the audit."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+
+PAPER_THRESHOLD = 0.7711
+"""t_opt of the paper (Algorithm 1, top-3, HNSW, DINOv1). c(3) must be *above* it."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What separates the relations of :mod:`diptych.judge.ladder`.
+
+    ValueError when a number is impossible. Fractions are of informative slices.
+    """
+
+    name: str
+    version: int
+    d_max: float
+    """Euclidean distance of unit vectors, (0, 2]: a slice further from its neighbour is no
+    evidence. From the model's manifest: the 0.1 % quantile of stranger nearest-neighbour
+    distances, so one slice in a thousand of a stranger's lies below it."""
+    threshold: float = PAPER_THRESHOLD
+    min_coverage: float = 0.5
+    """Slices that must hit the top case within d_max before anything is a near-duplicate."""
+    min_related: float = 0.25
+    """The same for ``related``. A stranger's slices lie within d_max once in a thousand, so a
+    quarter of them on *one* case is resemblance, though not enough to call it a copy."""
+
+    def __post_init__(self) -> None:
+        if not self.name or self.version < 1:
+            raise ValueError(
+                f"a policy needs a name and a version, not {self.name!r} {self.version}"
+            )
+        if not (math.isfinite(self.d_max) and 0.0 < self.d_max <= 2.0):
+            raise ValueError(f"d_max must be in (0, 2], not {self.d_max}")
+        if not 0.0 <= self.threshold < 1.0:
+            raise ValueError(f"threshold must be in [0, 1), not {self.threshold}")
+        if not 0.0 < self.min_related <= self.min_coverage <= 1.0:
+            raise ValueError(
+                "0 < min_related <= min_coverage <= 1 does not hold for "
+                f"{self.min_related} and {self.min_coverage}"
+            )
+
+    def canonical_json(self) -> str:
+        """The same text for the same policy, whatever wrote it: sorted keys, no spaces."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    def sha256(self) -> str:
+        """Hex digest of the canonical JSON: what a verdict names."""
+        return sha256(self.canonical_json().encode()).hexdigest()
