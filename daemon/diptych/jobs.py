@@ -26,8 +26,13 @@ PURGE_BATCH = 100
 RECALL_SAMPLE = 256
 
 
-def start(config: Config, store: Store, spool: Spool, index: SearchIndex) -> BackgroundScheduler:
-    """Start all jobs; ``shutdown()`` of what is returned ends them."""
+def start(
+    config: Config, store: Store, spool: Spool, index: Callable[[], SearchIndex]
+) -> BackgroundScheduler:
+    """Start all jobs; ``shutdown()`` of what is returned ends them.
+
+    ``index`` gives the index in use: a rebuild replaces it.
+    """
     rule = work.Quiet(
         config.series.quiet_seconds,
         config.series.association_seconds,
@@ -35,9 +40,9 @@ def start(config: Config, store: Store, spool: Spool, index: SearchIndex) -> Bac
     )
     every: list[tuple[float, Callable[[], object]]] = [
         (config.jobs.seal, lambda: work.seal_complete(store, rule, spool.in_flight())),
-        (config.jobs.snapshot, lambda: save_snapshot(store, index, config.index_folder)),
+        (config.jobs.snapshot, lambda: save_snapshot(store, index(), config.index_folder)),
         (config.jobs.purge, lambda: purge(config, store, spool)),
-        (config.jobs.recall, lambda: check_recall(store, index)),
+        (config.jobs.recall, lambda: check_recall(store, index())),
     ]
     scheduler = BackgroundScheduler(timezone="UTC")
     for seconds, job in every:

@@ -101,7 +101,7 @@ class Pipeline:
         head_file: Path,
     ) -> None:
         self._store, self._decoders, self._embedder = store, decoders, embedder
-        self._index, self._fingerprint_id = index, fingerprint_id
+        self.index, self._fingerprint_id = index, fingerprint_id
         self._policy, self._path_of, self._head_file = policy, path_of, head_file
         with store.read() as connection:
             self._hmac_key = archive.hmac_key(connection)
@@ -111,6 +111,7 @@ class Pipeline:
 
         Raises StoreError when the database is away: the claim then lapses and work resumes.
         """
+        faults.point("judge.begin")
         started, stages = time.perf_counter(), Stages()
         with stages("decode"):
             decoded = self._decode(work)
@@ -216,8 +217,13 @@ class Pipeline:
         digests = self._digests(stack)
         prepared = self._prepare(stack, digests, stages)
         with self._store.read() as connection:
-            match = archive.earliest_with_digest(
-                connection, digests.case_digest, DIGEST_VERSION, work.series_id
+            # Constant planes are no evidence: two blank series are not copies of each other.
+            match = (
+                None
+                if all(digests.constant)
+                else archive.earliest_with_digest(
+                    connection, digests.case_digest, DIGEST_VERSION, work.series_id
+                )
             )
             reused = (
                 archive.slice_keys(connection, self._fingerprint_id, match.case_id) if match else []
@@ -237,7 +243,7 @@ class Pipeline:
                 vectors = self._embedder.embed(prepared.slices)
             nodes = verdicts.Nodes(digests=prepared.slice_digests, vectors=vectors)
         with stages("search"):
-            hits = nearest(self._index, vectors, lambda keys: np.isin(keys, excluded))
+            hits = nearest(self.index, vectors, lambda keys: np.isin(keys, excluded))
             slices, owners = self._slice_hits(hits.keys[:, 0], hits.distances[:, 0])
         with stages("judge"):
             evidence = ladder.gather(
@@ -353,7 +359,7 @@ class Pipeline:
         keys, vectors, head = verdicts.record(self._store, judged, self._fingerprint_id)
         faults.point("judge.after-commit")
         if len(keys):
-            self._index.add(keys, vectors)
+            self.index.add(keys, vectors)
         chain.write_head(self._head_file, *head)
 
 

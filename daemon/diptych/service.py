@@ -204,6 +204,8 @@ class _Daemon:
 
     def run(self, stop: threading.Event, on_ready: Callable[[Ports], None] | None) -> None:
         os.environ[faults.SUPERVISOR_PID] = str(os.getpid())
+        # BLAS threads that spin on busy cores slow everything else down.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         web = self._web()
         thread = threading.Thread(target=web.run, kwargs={"sockets": [self._http]}, daemon=True)
         thread.start()

@@ -7,11 +7,12 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from diptych import jobs
 from diptych import log as logs
-from diptych.audit import archive, counters, policies, work
+from diptych.audit import archive, counters, indexing, policies, work
 from diptych.audit.store import Store
 from diptych.config import Config
 from diptych.embed.manifest import load_model
@@ -30,6 +31,8 @@ IDLE_SECONDS = 0.1
 LEASE_SECONDS = 3600.0
 # After an error that may pass (database away), and between attempts on one revision.
 RETRY_SECONDS = 1.0
+# How soon a command's note is heeded.
+NOTES_SECONDS = 1.0
 
 
 def main(config: Config, name: str, started: Connection) -> None:
@@ -71,12 +74,13 @@ def main(config: Config, name: str, started: Connection) -> None:
             spool.path,
             config.data / "audit-head.json",
         )
-        scheduler = jobs.start(config, store, spool, index)
+        scheduler = jobs.start(config, store, spool, lambda: pipeline.index)
+        notes = _Notes(store, lambda: rebuild(config, store, embedder, fingerprint_id))
         started.send(True)
         started.close()
-        _judge_until(stop, store, pipeline, name, decode.attempts)
+        _judge_until(stop, store, pipeline, notes, name, decode.attempts)
         scheduler.shutdown(wait=True)
-    jobs.save_snapshot(store, index, config.index_folder)
+    jobs.save_snapshot(store, pipeline.index, config.index_folder)
     store.close()
 
 
@@ -136,11 +140,46 @@ def _threads(config: Config) -> int:
     return config.model.threads or max(1, (os.cpu_count() or 1) - 1)
 
 
+class _Notes:
+    """What commands asked of the index owner: a rebuild, or to let go of forgotten vectors.
+
+    Looked at between two series, by the thread that adds to the index.
+    """
+
+    def __init__(self, store: Store, build: Callable[[], SearchIndex]) -> None:
+        self._store, self._build = store, build
+        self._seen = self._read()
+        self._read_at = time.monotonic()
+
+    def heed(self, pipeline: Pipeline) -> None:
+        if time.monotonic() - self._read_at < NOTES_SECONDS:
+            return
+        self._read_at = time.monotonic()
+        seen = self._read()
+        if seen != self._seen:
+            # Forgetting is rare: a fresh build also gives the memory of removed vectors back.
+            pipeline.index = self._build()
+            log.info("index built anew: %d vectors", len(pipeline.index))
+            with self._store.write() as connection:
+                counters.set_gauge(connection, "diptych_index_vectors", float(len(pipeline.index)))
+            self._seen = seen
+
+    def _read(self) -> tuple[int, int]:
+        with self._store.read() as connection:
+            return indexing.rebuild_requested(connection), indexing.last_forgotten(connection)
+
+
 def _judge_until(
-    stop: threading.Event, store: Store, pipeline: Pipeline, name: str, attempts: int
+    stop: threading.Event,
+    store: Store,
+    pipeline: Pipeline,
+    notes: _Notes,
+    name: str,
+    attempts: int,
 ) -> None:
     while not stop.is_set():
         try:
+            notes.heed(pipeline)
             claimed = work.claim(store, name, LEASE_SECONDS)
             if claimed is None:
                 stop.wait(IDLE_SECONDS)

@@ -1,0 +1,259 @@
+"""The path as a whole: what becomes of a series, and of its copies."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import BasicTextSRStorage, generate_uid
+
+from conftest import Archive
+from diptych.audit import verify
+from diptych.demo import copies
+from diptych.judge import proxy
+from running import instance, series
+
+Bodies = dict[str, list[Dataset]]
+
+
+def flags(row: dict[str, Any]) -> set[str]:
+    return set(json.loads(row["flags"]))
+
+
+def constant_series(value: int, slices: int = 4) -> list[Dataset]:
+    study, uid = generate_uid(), generate_uid()
+    pixels = np.full((32, 32), value, np.uint16)
+    return [instance(uid, study, n + 1, pixels) for n in range(slices)]
+
+
+def test_the_first_series_of_an_archive_is_unique(own: Archive, bodies: Bodies) -> None:
+    row = own.add(bodies["head-0"])
+    assert (row["relation"], row["matched_case_id"], row["c1"]) == ("unique", None, 0.0)
+    assert row["slices"] == 16
+    assert 0 < row["informative_slices"] <= 16
+
+
+def test_strangers_are_unique_in_archives_of_one_two_three_and_more_cases(
+    own: Archive, bodies: Bodies
+) -> None:
+    relations = {name: own.add(body)["relation"] for name, body in bodies.items()}
+    assert relations == dict.fromkeys(bodies, "unique")
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        lambda s: copies.new_uids(s, 1),
+        lambda s: copies.deidentified(s, 2),
+        lambda s: copies.lossless_j2k(s, 3),
+    ],
+    ids=["new UIDs", "de-identified and re-ordered", "lossless JPEG 2000"],
+)
+def test_a_copy_with_the_same_pixels_is_exact(own: Archive, bodies: Bodies, copy: Any) -> None:
+    original = own.add(bodies["abdomen-0"])
+    own.add(bodies["chest-0"])
+    nodes = len(own.index)
+    row = own.add(copy(bodies["abdomen-0"]))
+    assert row["relation"] == "exact"
+    assert row["matched_case_id"] == original["case_id"]
+    assert row["matched_series_instance_uid"] == original["series_instance_uid"]
+    assert (row["c1"], row["c3"]) == (1.0, 1.0)
+    assert row["informative_slices"] == original["informative_slices"]
+    assert len(own.index) == nodes, "an exact copy reuses the vectors of its original"
+
+
+def test_a_rotated_noisy_copy_is_a_near_duplicate(own: Archive, bodies: Bodies) -> None:
+    originals = {name: own.add(body) for name, body in bodies.items()}
+    row = own.add(copies.rotated_noisy(bodies["abdomen-1"], 4))
+    assert row["relation"] == "near-duplicate", row["detail"]
+    assert row["matched_case_id"] == originals["abdomen-1"]["case_id"]
+    assert row["c3"] > row["threshold"]
+
+
+def test_within_one_study_a_processed_copy_is_no_more_than_related(
+    own: Archive, bodies: Bodies
+) -> None:
+    own.add(bodies["abdomen-1"])
+    own.add(bodies["head-0"])
+    copy = copies.rotated_noisy(bodies["abdomen-1"], 5)
+    for data_set in copy:
+        data_set.StudyInstanceUID = bodies["abdomen-1"][0].StudyInstanceUID
+    assert own.add(copy)["relation"] in ("related", "unique")
+
+
+def test_the_same_series_from_another_source_is_exact_and_says_so(
+    own: Archive, bodies: Bodies
+) -> None:
+    own.add(bodies["limb-0"])
+    row = own.add(bodies["limb-0"], source="vendor")
+    assert row["relation"] == "exact"
+    assert "cross_source" in flags(row)
+
+
+def test_a_resend_makes_no_revision_and_no_duplicate(own: Archive, bodies: Bodies) -> None:
+    own.add(bodies["limb-0"])
+    own.receive(bodies["limb-0"])
+    assert own.judge() == []
+    assert own.rows("SELECT revisions, resends FROM series") == [(1, 1)]
+
+
+def test_late_slices_open_a_revision_that_does_not_match_itself(
+    own: Archive, bodies: Bodies
+) -> None:
+    own.add(bodies["chest-1"])
+    first = own.add(bodies["head-1"][:8])
+    second = own.add(bodies["head-1"][8:])
+    assert (first["revision"], second["revision"]) == (0, 1)
+    assert first["case_id"] == second["case_id"]
+    assert second["slices"] == 16
+    assert second["relation"] == "unique"
+
+
+def test_a_blank_series_is_not_screenable_and_matches_no_other_blank_series(
+    own: Archive,
+) -> None:
+    for row in (own.add(constant_series(7)), own.add(constant_series(7))):
+        assert (row["relation"], row["reason"]) == ("not-screenable", "no-informative-slice")
+        assert row["matched_case_id"] is None
+    assert len(own.index) == 0
+
+
+def test_identical_slices_share_one_node_of_the_index(own: Archive, bodies: Bodies) -> None:
+    body = deepcopy(bodies["head-0"])
+    for data_set in body[8:]:
+        data_set.PixelData = body[7].PixelData
+    row = own.add(body)
+    assert row["informative_slices"] > len(own.index) > 0
+
+
+def test_an_object_that_is_no_image_is_silent(own: Archive) -> None:
+    report = instance()
+    report.SOPClassUID, report.Modality = BasicTextSRStorage, "SR"
+    del report.PixelData, report.Rows, report.Columns
+    row = own.add([report])
+    assert (row["relation"], row["reason"]) == ("not-an-image", "not-an-image")
+    assert row["case_id"] is None
+
+
+def test_a_series_that_is_partly_unreadable_is_judged_by_the_rest_and_says_so(
+    own: Archive, bodies: Bodies
+) -> None:
+    body = deepcopy(bodies["chest-0"])
+    body[3].PixelData = body[3].PixelData[:100]
+    row = own.add(body)
+    assert row["relation"] == "unique"
+    assert row["slices"] == 15
+    assert "incomplete" in flags(row)
+    assert own.rows("SELECT count(*) FROM instance WHERE outcome = 'truncated-pixel-data'") == [
+        (1,)
+    ]
+
+
+def _truncated(data_set: Dataset) -> None:
+    data_set.PixelData = data_set.PixelData[:-2]
+
+
+def _absurd(data_set: Dataset) -> None:
+    data_set.Rows = data_set.Columns = 65535
+
+
+def _bomb(data_set: Dataset) -> None:
+    data_set.NumberOfFrames = 2**31 - 1
+
+
+def _without_pixels(data_set: Dataset) -> None:
+    del data_set.PixelData
+
+
+def _unsupported(data_set: Dataset) -> None:
+    data_set.BitsAllocated, data_set.BitsStored, data_set.HighBit = 24, 24, 23
+
+
+@pytest.mark.parametrize(
+    ("harm", "reasons"),
+    [
+        (_truncated, {"truncated-pixel-data"}),
+        (_absurd, {"too-large", "truncated-pixel-data"}),
+        (_bomb, {"too-large", "truncated-pixel-data"}),
+        (_without_pixels, {"no-pixel-data"}),
+        (_unsupported, {"unsupported-pixel-format"}),
+    ],
+)
+def test_an_image_that_cannot_be_judged_gets_its_reason_and_the_next_one_is_judged(
+    own: Archive, bodies: Bodies, harm: Any, reasons: set[str]
+) -> None:
+    harmed = series(1, seed=5)
+    harm(harmed[0])
+    row = own.add(harmed)
+    assert row["relation"] == "not-screenable"
+    assert row["reason"] in reasons
+    assert own.add(bodies["limb-1"])["relation"] == "unique"
+
+
+def test_a_file_that_vanished_from_the_spool_is_a_named_reason(
+    own: Archive, bodies: Bodies
+) -> None:
+    own.receive(bodies["limb-1"])
+    for path in (own.spool.folder / "instances").glob("*/*/*.dcm"):
+        path.unlink()
+    (row,) = own.judge()
+    assert (row["relation"], row["reason"]) == ("not-screenable", "spool-file-lost")
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda d: setattr(d, "PixelData", bytes(reversed(d.PixelData))), "pixels"),
+        (lambda d: setattr(d, "PatientName", "Somebody^Else"), "identity"),
+        (lambda d: d.private_block(0x0009, "TEST", create=True).add_new(1, "LO", "x"), "private"),
+        (lambda d: setattr(d, "KVP", 80), "other"),
+    ],
+)
+def test_a_known_uid_with_other_content_is_a_collision_that_names_the_part(
+    own: Archive, change: Any, part: str
+) -> None:
+    first = series(3, seed=9)
+    own.add(first)
+    second = deepcopy(first)
+    for data_set in second:
+        data_set.SeriesInstanceUID = "1.2.3.4.5"
+        data_set.StudyInstanceUID = first[0].StudyInstanceUID
+    change(second[0])
+    row = own.add(second)
+    assert "collision" in flags(row)
+    found = dict(
+        own.rows("SELECT labels, value FROM counter WHERE name = 'diptych_collisions_total'")
+    )
+    assert json.dumps({"part": part, "source": "default"}, separators=(",", ":")) in found
+
+
+def test_stacks_of_one_series_are_cases_of_their_own_and_the_largest_speaks(
+    own: Archive, bodies: Bodies
+) -> None:
+    localizer = instance(
+        bodies["head-0"][0].SeriesInstanceUID, bodies["head-0"][0].StudyInstanceUID, 99, seed=3
+    )
+    localizer.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
+    localizer.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    row = own.add([*bodies["head-0"], localizer])
+    assert row["slices"] == 16
+    assert own.rows("SELECT count(*) FROM verdict") == [(2,)]
+    assert own.rows("SELECT count(*) FROM verdict WHERE principal") == [(1,)]
+
+
+def test_every_verdict_keeps_a_proxy_its_evidence_and_a_chain_that_verifies(
+    own: Archive, bodies: Bodies, tmp_path: Any
+) -> None:
+    own.add(bodies["abdomen-0"])
+    own.add(copies.new_uids(bodies["abdomen-0"], 8))
+    (data,) = {bytes(row[0]) for row in own.rows("SELECT data FROM proxy")}
+    assert proxy.decode(data).values.ndim == 3
+    assert own.rows("SELECT count(*) FROM evidence") == [(2,)]
+    with own.store.read() as connection:
+        found = verify.verify(connection, tmp_path / "audit-head.json")
+    assert found.problems == ()
+    assert found.verdicts == 2
