@@ -1,0 +1,152 @@
+"""The ONNX Runtime session: prepared slices in, unit vectors out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from diptych.embed.manifest import ModelEntry
+from diptych.embed.prepare import normalise
+from diptych.errors import ModelError
+
+BATCH = 16
+"""Slices per run: as fast as 32 on a CPU, and a short series fills up less."""
+
+UNIT_TOLERANCE = 1e-3
+"""How far from 1 the length of an embedding may be; the graph normalises in float32."""
+
+_LOG = logging.getLogger(__name__)
+
+
+class Embedder:
+    """A model ready to embed. Thread-safe, as ONNX Runtime's ``run`` is.
+
+    ``threads`` is the number of cores one run may use (0: ONNX Runtime decides). Spinning is off:
+    a worker that waits for slices must not take the receiver's core. The provider is CUDA where
+    ONNX Runtime was built with it and a device answers, else the CPU.
+    Raises ModelError for a wrong checksum, a graph that is not what the manifest says, or two ONNX
+    Runtimes installed over each other.
+    """
+
+    def __init__(self, model: ModelEntry, threads: int = 0) -> None:
+        if threads < 0:
+            raise ValueError(f"threads is 0 or more, found {threads}")
+        refuse_two_runtimes()
+        content = model.read()
+        self.model = model
+        self._session = _open(content, model, threads)
+        self._input: str = self._session.get_inputs()[0].name
+        _refuse_other_shapes(self._session, model)
+        self.provider: str = self._session.get_providers()[0]
+        _LOG.info("model %s on %s", model.name, self.provider)
+
+    @property
+    def dimension(self) -> int:
+        return self.model.dimension
+
+    @property
+    def fingerprint(self) -> str:
+        return self.model.fingerprint
+
+    def embed(self, prepared: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Unit vectors, float32 (n, dimension), of prepared slices (n, size, size) in [0, 1].
+
+        ``size`` is the model's ``input_size``; n may be 0. A slice's vector does not depend on the
+        slices beside it: every run has the same batch size, the last one filled up with zeros.
+        Raises ValueError for another shape, ModelError when the model answers with anything but
+        vectors of unit length.
+        """
+        size = self.model.input_size
+        if prepared.ndim != 3 or prepared.shape[1:] != (size, size):
+            raise ValueError(f"prepared slices are (n, {size}, {size}), found {prepared.shape}")
+        vectors = np.empty((len(prepared), self.model.dimension), np.float32)
+        for start in range(0, len(prepared), BATCH):
+            part = prepared[start : start + BATCH]
+            vectors[start : start + len(part)] = self._run(part)
+        lengths = np.linalg.norm(vectors, axis=1)
+        if not np.all(np.abs(lengths - 1) <= UNIT_TOLERANCE):
+            worst = lengths[np.argmax(np.abs(np.nan_to_num(lengths, nan=np.inf) - 1))]
+            raise ModelError(f"model {self.model.name!r}: a vector has length {worst}, not 1")
+        return vectors
+
+    def _run(self, part: NDArray[np.float32]) -> NDArray[np.float32]:
+        inputs = normalise(part, self.model.mean, self.model.std)
+        if len(part) < BATCH:
+            room = np.zeros((BATCH - len(part), *inputs.shape[1:]), np.float32)
+            inputs = np.concatenate([inputs, room])
+        answer: NDArray[np.float32] = self._session.run(None, {self._input: inputs})[0]
+        return answer[: len(part)]
+
+
+def refuse_two_runtimes() -> None:
+    """ModelError when onnxruntime and onnxruntime-gpu share one environment.
+
+    They install into the same folder; whichever came last wins, silently: usually the CPU's.
+    """
+    found = [name for name in ("onnxruntime", "onnxruntime-gpu") if _installed(name)]
+    if len(found) == 2:
+        raise ModelError(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; repair: "
+            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'diptych[gpu]' "
+            "(or 'diptych[cpu]')"
+        )
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _open(content: bytes, model: ModelEntry, threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    available = ort.get_available_providers()
+    try:
+        return ort.InferenceSession(
+            content, options, providers=[name for name in wanted if name in available]
+        )
+    except Exception as error:  # ONNX Runtime raises classes of its own, undocumented
+        raise ModelError(f"model {model.name!r}: ONNX Runtime refuses it: {error}") from error
+
+
+def _refuse_other_shapes(session: Any, model: ModelEntry) -> None:
+    """The graph takes one (n, channels, size, size) float and gives one (n, dimension) float."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ModelError(
+            f"model {model.name!r}: one input and one output are expected, "
+            f"found {len(inputs)} and {len(outputs)}"
+        )
+    size = model.input_size
+    for what, node, expected in (
+        ("input", inputs[0], [model.channels, size, size]),
+        ("output", outputs[0], [model.dimension]),
+    ):
+        if list(node.shape[1:]) != expected:
+            raise ModelError(
+                f"model {model.name!r}: the manifest says {what} (n, {_words(expected)}), "
+                f"the file says (n, {_words(node.shape[1:])})"
+            )
+        if node.type != "tensor(float)":
+            raise ModelError(f"model {model.name!r}: {what} is float32, found {node.type}")
+        if isinstance(node.shape[0], int):
+            raise ModelError(
+                f"model {model.name!r}: the {what}'s batch size is fixed at {node.shape[0]}"
+            )
+
+
+def _words(shape: list[Any]) -> str:
+    return ", ".join(str(n) for n in shape)
