@@ -30,7 +30,7 @@ def upgrade() -> None:
     op.create_table(
         "blob",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=True),
         sa.Column("transfer_syntax_uid", sa.String(length=64), nullable=False),
         sa.Column("bytes", sa.BigInteger(), nullable=False),
         sa.Column("store", sa.String(length=32), nullable=False),
@@ -41,7 +41,7 @@ def upgrade() -> None:
         sa.UniqueConstraint(
             "sha256", "transfer_syntax_uid", name=op.f("uq_blob_sha256_transfer_syntax_uid")
         ),
-        comment="Bytes kept once: a data set as received, at a locator relative to a named store.",
+        comment="Bytes kept once: a data set as received, at a locator relative to a named store. sha256 null: forgotten.",
     )
     with op.batch_alter_table("blob", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_blob_locator"), ["locator"], unique=False)
@@ -113,8 +113,8 @@ def upgrade() -> None:
         "series",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("source", sa.String(length=32), nullable=False),
-        sa.Column("study_instance_uid", sa.String(length=64), nullable=False),
-        sa.Column("series_instance_uid", sa.String(length=64), nullable=False),
+        sa.Column("study_instance_uid", sa.String(length=64), nullable=True),
+        sa.Column("series_instance_uid", sa.String(length=64), nullable=True),
         sa.Column("synthetic", sa.Boolean(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("last_received_at", sa.BigInteger(), nullable=False),
@@ -129,7 +129,7 @@ def upgrade() -> None:
             "series_instance_uid",
             name=op.f("uq_series_source_study_instance_uid_series_instance_uid"),
         ),
-        comment="What one source calls a series. synthetic: sent without a SeriesInstanceUID.",
+        comment="What one source calls a series. synthetic: sent without a SeriesInstanceUID. UIDs null: forgotten.",
     )
     with op.batch_alter_table("series", schema=None) as batch_op:
         batch_op.create_index(
@@ -186,9 +186,9 @@ def upgrade() -> None:
         sa.Column(
             "series_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
         ),
-        sa.Column("sop_instance_uid", sa.String(length=64), nullable=False),
+        sa.Column("sop_instance_uid", sa.String(length=64), nullable=True),
         sa.Column("sop_class_uid", sa.String(length=64), nullable=False),
-        sa.Column("blob_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("blob_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("outcome", sa.String(length=40), nullable=True),
         sa.Column("pixel_hash", sa.LargeBinary(), nullable=True),
@@ -206,7 +206,7 @@ def upgrade() -> None:
             "blob_id",
             name=op.f("uq_instance_series_id_sop_instance_uid_blob_id"),
         ),
-        comment="One content under one SOP Instance UID in one series.",
+        comment="One content under one SOP Instance UID in one series. Both null: forgotten; what is left counts what was acknowledged.",
     )
     with op.batch_alter_table("instance", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_instance_blob_id"), ["blob_id"], unique=False)

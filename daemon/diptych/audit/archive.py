@@ -7,9 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, func, insert, select
 
-from diptych.audit.schema import case, digest, embedding, fingerprint, node, series, site
+from diptych.audit.schema import (
+    case,
+    digest,
+    embedding,
+    fingerprint,
+    node,
+    plane,
+    series,
+    site,
+)
 from diptych.audit.store import Store, now
 
 # SQLite's default limit on bound variables is far above; PostgreSQL plans long lists slowly.
@@ -56,7 +65,15 @@ def next_key(connection: Connection, fingerprint_id: int) -> int:
 def earliest_with_digest(
     connection: Connection, case_digest: bytes, digest_version: int, without_series: int
 ) -> Owner | None:
-    """The earliest case of another series whose newest revision has this case digest."""
+    """The earliest case of another series whose newest revision has this case digest.
+
+    Constant planes are no evidence (DESIGN: Definitions): a case of nothing else is never found.
+    """
+    says_something = (
+        select(plane.c.ordinal)
+        .where(plane.c.digest_id == digest.c.id, plane.c.constant.is_(False))
+        .exists()
+    )
     row = connection.execute(
         _owners()
         .join(digest, digest.c.case_id == case.c.id)
@@ -66,6 +83,7 @@ def earliest_with_digest(
             digest.c.current,
             case.c.series_id != without_series,
             case.c.forgotten_at.is_(None),
+            says_something,
         )
         .order_by(case.c.id)
         .limit(1)
@@ -115,6 +133,30 @@ def keys_of_series(connection: Connection, fingerprint_id: int, series_id: int) 
             .join(case, case.c.id == node.c.case_id)
             .where(node.c.fingerprint_id == fingerprint_id, case.c.series_id == series_id)
         ).scalars()
+    )
+
+
+def all_present(connection: Connection, fingerprint_id: int, keys: Sequence[int]) -> bool:
+    """Whether every one of these keys is a node."""
+    wanted = sorted(set(keys))
+    found = sum(
+        connection.execute(
+            select(func.count()).where(
+                node.c.fingerprint_id == fingerprint_id, node.c.key.in_(part)
+            )
+        ).scalar_one()
+        for part in _parts(wanted)
+    )
+    return found == len(wanted)
+
+
+def is_forgotten(connection: Connection, case_id: int) -> bool:
+    """Whether this case was forgotten (or never was)."""
+    return (
+        connection.execute(
+            select(case.c.id).where(case.c.id == case_id, case.c.forgotten_at.is_(None))
+        ).first()
+        is None
     )
 
 

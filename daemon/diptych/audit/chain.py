@@ -11,16 +11,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, func, insert, select
 
-from diptych.audit.schema import event
+from diptych.audit.schema import event, verdict
 from diptych.audit.store import now
 
 GENESIS = "0" * 64
+# Each crash between a commit and its head leaves one head out until the next verdict.
+HEADS_MAY_LAG = 3
+# Longer than any line of the head file.
+_HEAD_BYTES = 256
+_PART = 500
 
 
 def canonical(value: Mapping[str, Any]) -> str:
@@ -55,7 +61,9 @@ def append(connection: Connection, kind: str, payload: Mapping[str, Any]) -> int
 
 def link(previous: str, seq: int, at: int, kind: str, payload: str) -> str:
     """The hash of one event."""
-    return hashlib.sha256(f"{previous}\n{seq}\n{at}\n{kind}\n{payload}".encode()).hexdigest()
+    return hashlib.sha256(
+        f"{previous}\n{seq}\n{at}\n{kind}\n{payload}".encode(errors="surrogateescape")
+    ).hexdigest()
 
 
 def walk(connection: Connection) -> tuple[list[str], int, str]:
@@ -82,24 +90,80 @@ def head(connection: Connection) -> tuple[int, str]:
 
 
 def write_head(path: Path, seq: int, hash_: str) -> None:
-    """Write the head beside the database, after the commit: never ahead of it."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(canonical({"hash": hash_, "seq": seq}) + "\n", "ascii")
-    temporary.replace(path)
+    """Append the head to the file beside the database, after the commit: never ahead of it.
+
+    One line of JSON per head, and none is ever taken back: a chain that is cut or rewritten and
+    then grows on still contradicts the lines before. A line that a crash tore is replaced.
+    """
+    made = not path.exists()
+    with path.open("a+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        start = max(0, end - _HEAD_BYTES)
+        file.seek(start)
+        tail = file.read()
+        if tail and not tail.endswith(b"\n"):
+            file.truncate(start + tail.rfind(b"\n") + 1)
+        file.write(canonical({"hash": hash_, "seq": seq}).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    if made:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def check_head(connection: Connection, path: Path) -> list[str]:
-    """Whether the head written outside is still part of the chain, in words."""
+    """Whether every head written outside is still part of the chain, in words."""
+    problems: list[str] = []
+    gone: list[int] = []
+    rewritten: list[int] = []
+    newest = 0
+    for heads in _heads(path, problems):
+        stored = {
+            int(row.seq): row.hash
+            for row in connection.execute(
+                select(event.c.seq, event.c.hash).where(event.c.seq.in_([seq for seq, _ in heads]))
+            )
+        }
+        for seq, hash_ in heads:
+            newest = max(newest, seq)
+            if seq not in stored:
+                gone.append(seq)
+            elif stored[seq] != hash_:
+                rewritten.append(seq)
+    for seqs, what in ((gone, "which is gone: the chain was cut"), (rewritten, "was rewritten")):
+        if seqs:
+            more = f" and {len(seqs) - 1} more" if len(seqs) > 1 else ""
+            problems.append(f"{path.name}: names event {seqs[0]}{more}, {what}")
+    behind = connection.execute(
+        select(func.count(verdict.c.revision_id.distinct())).where(verdict.c.id > newest)
+    ).scalar_one()
+    if behind > HEADS_MAY_LAG:
+        problems.append(
+            f"{path.name}: {behind} judged series behind the chain"
+            if newest
+            else f"{path.name}: missing, so a chain that was cut at its end would go unnoticed"
+        )
+    return problems
+
+
+def _heads(path: Path, problems: list[str]) -> Iterator[list[tuple[int, str]]]:
+    """The heads in the file, in parts; what is no head is added to ``problems``."""
     if not path.exists():
-        return []
-    try:
-        said = json.loads(path.read_text("ascii"))
-        seq, hash_ = int(said["seq"]), str(said["hash"])
-    except (ValueError, KeyError, TypeError):
-        return [f"{path.name}: not a chain head"]
-    if seq == 0:
-        return []
-    row = connection.execute(select(event.c.hash).where(event.c.seq == seq)).one_or_none()
-    if row is None:
-        return [f"{path.name}: names event {seq}, which is gone: the chain was cut"]
-    return [] if row.hash == hash_ else [f"{path.name}: event {seq} was rewritten"]
+        return
+    part: list[tuple[int, str]] = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):  # being written, or torn by a crash
+                break
+            try:
+                said = json.loads(line)
+                part.append((int(said["seq"]), str(said["hash"])))
+            except (ValueError, KeyError, TypeError):
+                problems.append(f"{path.name}: line {number} is not a chain head")
+            if len(part) == _PART:
+                yield part
+                part = []
+    yield part

@@ -15,10 +15,11 @@ _LIST = 500
 def parts(
     connection: Connection, ours: Mapping[int, tuple[str, InstanceOutcome]]
 ) -> dict[int, set[str]]:
-    """Instance id → which parts differ from an earlier content of the same SOP Instance UID.
+    """Instance id → which parts differ from a known content of the same SOP Instance UID.
 
-    ``ours``: instance id → (SOPInstanceUID, outcome) of the instances now judged. Only earlier,
-    judged instances are compared; a content that was only re-encoded differs in no part.
+    ``ours``: instance id → (SOPInstanceUID, outcome) of the instances now judged for the first
+    time. Known is what was judged before, whichever arrived first: of two contents the one judged
+    later collides. A content that was only re-encoded differs in no part.
     """
     by_uid: dict[str, list[int]] = {}
     for instance_id, (uid, outcome) in ours.items():
@@ -35,7 +36,7 @@ def parts(
         ).all()
         for row in rows:
             for instance_id in by_uid[row.sop_instance_uid]:
-                if row.id < instance_id:
+                if row.id not in ours:
                     differing = _differing(row, ours[instance_id][1])
                     found.setdefault(instance_id, set()).update(differing)
     # Two contents of one UID may also arrive in the same revision.

@@ -28,8 +28,11 @@ def increment(
 
 
 def observe(connection: Connection, name: str, value: float, labels: Labels | None = None) -> None:
-    """Put ``value`` (seconds) into a histogram's bucket (PromQL's le: value ≤ bound)."""
-    buckets = metrics.DURATION_BUCKETS
+    """Put ``value`` (seconds) into a histogram's bucket (PromQL's le: value ≤ bound).
+
+    A clock that was set back makes 0 of a negative duration: a sum must never fall.
+    """
+    value, buckets = max(0.0, value), metrics.DURATION_BUCKETS
     at = bisect.bisect_left(buckets, value)
     le = "+Inf" if at == len(buckets) else repr(float(buckets[at]))
     _upsert_add(connection, name, _key({**(labels or {}), "le": le}), 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,8 +33,10 @@ class UnknownCase(DiptychError):
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What went: spool files to remove now, index keys, verdicts that lost their identifiers."""
+    """What went: the cases of the series, spool files to remove now, index keys, and the verdicts
+    that lost their identifiers."""
 
+    cases: tuple[int, ...]
     locators: tuple[str, ...]
     keys: tuple[int, ...]
     verdicts: tuple[int, ...]
@@ -42,43 +45,44 @@ class Forgotten:
 def forget(store: Store, case_id: int) -> Forgotten:
     """Remove proxy, digests, vectors, evidence and identifiers of a case, and mark its pixels.
 
-    Its series is forgotten with it when no other case of the series is left. Index nodes that
-    another case shares are handed to the earliest of those. Raises UnknownCase.
+    Pixels belong to a series, and one file may hold planes of several stacks: the whole series
+    goes, with every case of it. Index nodes that cases of other series share are handed to the
+    earliest of those; bytes that another series holds stay with it. What is left is that something
+    was received and decided. Raises UnknownCase.
     """
     with store.write() as connection:
-        row = connection.execute(
-            select(case).where(case.c.id == case_id, case.c.forgotten_at.is_(None))
-        ).one_or_none()
-        if row is None:
+        series_id = connection.execute(
+            select(case.c.series_id).where(case.c.id == case_id, case.c.forgotten_at.is_(None))
+        ).scalar_one_or_none()
+        if series_id is None:
             raise UnknownCase(f"case {case_id}: unknown or already forgotten")
-        connection.execute(update(case).where(case.c.id == case_id).values(forgotten_at=now()))
-        keys = _nodes(connection, case_id)
-        _content(connection, case_id)
-        last_one = (
-            connection.execute(
-                select(case.c.id).where(
-                    case.c.series_id == row.series_id, case.c.forgotten_at.is_(None)
-                )
-            ).first()
-            is None
+        cases = sorted(
+            connection.execute(select(case.c.id).where(case.c.series_id == series_id)).scalars()
         )
-        verdicts = _identifiers(connection, case_id, row.series_id if last_one else None)
-        locators = _series(connection, row.series_id) if last_one else []
-        chain.append(connection, "forget", {"case": case_id, **verdicts})
-    return Forgotten(tuple(locators), tuple(keys), tuple(verdicts["identifiers"]))
+        connection.execute(
+            update(case).where(case.c.series_id == series_id).values(forgotten_at=now())
+        )
+        keys = _nodes(connection, cases)
+        _content(connection, cases)
+        verdicts = _identifiers(connection, cases, series_id)
+        locators = _series(connection, series_id)
+        said = {"cases": cases, "series": series_id, **verdicts}
+        chain.append(connection, "forget", said)
+    store.scrub()
+    return Forgotten(tuple(cases), tuple(locators), tuple(keys), tuple(verdicts["identifiers"]))
 
 
-def _nodes(connection: Connection, case_id: int) -> list[int]:
+def _nodes(connection: Connection, cases: Sequence[int]) -> list[int]:
     """Hand shared nodes to the earliest other case that uses them; delete the rest."""
     owned = {
         (row.fingerprint_id, row.key)
         for row in connection.execute(
-            select(node.c.fingerprint_id, node.c.key).where(node.c.case_id == case_id)
+            select(node.c.fingerprint_id, node.c.key).where(node.c.case_id.in_(cases))
         )
     }
     heirs: dict[tuple[int, int], int] = {}
     for row in connection.execute(
-        select(embedding).where(embedding.c.shared, embedding.c.case_id != case_id)
+        select(embedding).where(embedding.c.shared, embedding.c.case_id.not_in(cases))
     ):
         for key in np.frombuffer(row.slice_keys, "<u8").tolist():
             known = heirs.get((row.fingerprint_id, key))
@@ -90,39 +94,37 @@ def _nodes(connection: Connection, case_id: int) -> list[int]:
             .where(node.c.fingerprint_id == fingerprint_id, node.c.key == key)
             .values(case_id=heir)
         )
-    connection.execute(delete(node).where(node.c.case_id == case_id))
+    connection.execute(delete(node).where(node.c.case_id.in_(cases)))
     return sorted(key for fingerprint_id, key in owned - set(heirs))
 
 
-def _content(connection: Connection, case_id: int) -> None:
-    ids = list(connection.execute(select(digest.c.id).where(digest.c.case_id == case_id)).scalars())
+def _content(connection: Connection, cases: Sequence[int]) -> None:
+    ids = select(digest.c.id).where(digest.c.case_id.in_(cases)).scalar_subquery()
     for table in (proxy, plane):
         connection.execute(delete(table).where(table.c.digest_id.in_(ids)))
-    connection.execute(delete(digest).where(digest.c.case_id == case_id))
-    connection.execute(delete(embedding).where(embedding.c.case_id == case_id))
+    connection.execute(delete(digest).where(digest.c.case_id.in_(cases)))
+    connection.execute(delete(embedding).where(embedding.c.case_id.in_(cases)))
 
 
 def _identifiers(
-    connection: Connection, case_id: int, series_id: int | None
+    connection: Connection, cases: Sequence[int], series_id: int
 ) -> dict[str, list[int]]:
-    """Verdicts about the case lose its names, verdicts that matched it lose the match's name.
+    """Verdicts about the series lose its names, verdicts that matched it lose the match's name.
 
     Returns, per commitment of the event payload, the verdicts whose salt is gone.
     """
-    own = verdict.c.case_id == case_id
-    if series_id is not None:
-        own = or_(own, verdict.c.series_id == series_id)
+    own = verdict.c.series_id == series_id
     about = list(connection.execute(select(verdict.c.id).where(own)).scalars())
     matched = list(
         connection.execute(
-            select(verdict.c.id).where(or_(own, verdict.c.matched_case_id == case_id))
+            select(verdict.c.id).where(or_(own, verdict.c.matched_case_id.in_(cases)))
         ).scalars()
     )
     connection.execute(delete(evidence).where(evidence.c.verdict_id.in_(about)))
     connection.execute(
         update(verdict)
         .where(verdict.c.id.in_(about))
-        .values(study_instance_uid=None, series_instance_uid=None, salt=None)
+        .values(study_instance_uid=None, series_instance_uid=None, case_digest=None, salt=None)
     )
     connection.execute(
         update(verdict)
@@ -134,42 +136,45 @@ def _identifiers(
 
 def _series(connection: Connection, series_id: int) -> list[str]:
     """The series' own names, and the pixels that no other series holds."""
-    shared = select(instance.c.blob_id).where(instance.c.series_id != series_id).scalar_subquery()
+    own = select(instance.c.blob_id).where(instance.c.series_id == series_id)
+    others = select(instance.c.blob_id).where(
+        instance.c.series_id != series_id, instance.c.blob_id.is_not(None)
+    )
     blobs = connection.execute(
-        select(blob.c.id, blob.c.locator)
-        .join(instance, instance.c.blob_id == blob.c.id)
-        .where(
-            instance.c.series_id == series_id,
-            blob.c.purged_at.is_(None),
-            blob.c.id.not_in(shared),
+        select(blob.c.id, blob.c.locator, blob.c.purged_at).where(
+            blob.c.id.in_(own.scalar_subquery()), blob.c.id.not_in(others.scalar_subquery())
         )
-        .distinct()
     ).all()
-    for row in blobs:
-        connection.execute(update(blob).where(blob.c.id == row.id).values(purged_at=now()))
-    for row in connection.execute(select(instance.c.id).where(instance.c.series_id == series_id)):
-        connection.execute(
-            update(instance)
-            .where(instance.c.id == row.id)
-            .values(
-                sop_instance_uid=f"forgotten.{row.id}",
-                pixel_hash=None,
-                identity_hash=None,
-                private_hash=None,
-                rest_hash=None,
-            )
+    ids = [row.id for row in blobs]
+    connection.execute(
+        update(instance)
+        .where(instance.c.series_id == series_id)
+        .values(
+            sop_instance_uid=None,
+            blob_id=None,
+            pixel_hash=None,
+            identity_hash=None,
+            private_hash=None,
+            rest_hash=None,
         )
+    )
+    connection.execute(update(blob).where(blob.c.id.in_(ids)).values(sha256=None))
+    connection.execute(
+        update(blob).where(blob.c.id.in_(ids), blob.c.purged_at.is_(None)).values(purged_at=now())
+    )
     connection.execute(
         update(series)
         .where(series.c.id == series_id)
         .values(
-            study_instance_uid=f"forgotten.{series_id}",
-            series_instance_uid=f"forgotten.{series_id}",
+            study_instance_uid=None,
+            series_instance_uid=None,
+            receiving=False,
+            new_content=False,
         )
     )
     connection.execute(
         update(revision)
         .where(revision.c.series_id == series_id, revision.c.status != "judged")
-        .values(status="judged", judged_at=now())
+        .values(status="judged", judged_at=now(), lease_owner=None, lease_until=None)
     )
-    return [str(row.locator) for row in blobs]
+    return [str(row.locator) for row in blobs if row.purged_at is None]

@@ -99,6 +99,12 @@ def _backup(store: Store, current: str) -> str | None:
     if store.engine.dialect.name != "sqlite" or not database:
         return None
     target = f"{database}.before-{current}.{now()}"
-    with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(target)) as copy:
-        source.backup(copy)
+    try:
+        with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(target)) as copy:
+            source.backup(copy)
+    except sqlite3.Error as error:
+        Path(target).unlink(missing_ok=True)
+        raise ConfigError(
+            f"the audit database is not migrated, its backup {target} cannot be written: {error}"
+        ) from error
     return target

@@ -40,7 +40,7 @@ class Stored:
 @dataclass(frozen=True)
 class Recorded:
     """What the receipt changed. ``bytes_known``: the bytes were kept before, the file just
-    written is not referenced; ``new_content``: the series did not hold this instance yet."""
+    written is not referenced; ``new_content``: no series of this source held them yet."""
 
     receipt_id: int
     bytes_known: bool
@@ -94,11 +94,11 @@ def record(
 
     ``failures``: C-STORE failures by reason that could not be counted when they happened.
     """
-    at = now()
     with store.write() as connection:
+        at = now()  # not before the lock is held: receipts of a series must not run backwards
         series_id = _series(connection, source, identity, at)
         blob_id, bytes_known = _blob(connection, stored, at)
-        instance_id, new_content = _instance(connection, series_id, identity, blob_id, at)
+        instance_id, new_content = _instance(connection, series_id, source, identity, blob_id, at)
         receipt_id = _id(
             connection.execute(
                 insert(receipt).values(
@@ -253,8 +253,10 @@ def _blob(connection: Connection, stored: Stored, at: int) -> tuple[int, bool]:
 
 
 def _instance(
-    connection: Connection, series_id: int, identity: Identity, blob_id: int, at: int
+    connection: Connection, series_id: int, source: str, identity: Identity, blob_id: int, at: int
 ) -> tuple[int, bool]:
+    """Its row, and whether the content is new from this source. Only a data set without a
+    SeriesInstanceUID can be old in a series that is new: each association makes up its own."""
     known = connection.execute(
         select(instance.c.id).where(
             instance.c.series_id == series_id,
@@ -273,7 +275,17 @@ def _instance(
             created_at=at,
         )
     )
-    return _id(result.inserted_primary_key), True
+    elsewhere = connection.execute(
+        select(instance.c.id)
+        .join(series, series.c.id == instance.c.series_id)
+        .where(
+            instance.c.blob_id == blob_id,
+            instance.c.series_id != series_id,
+            series.c.source == source,
+        )
+        .limit(1)
+    ).first()
+    return _id(result.inserted_primary_key), elsewhere is None
 
 
 def _id(primary_key: object) -> int:

@@ -65,7 +65,7 @@ blob = Table(
     "blob",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("sha256", Sha256, nullable=False),
+    Column("sha256", Sha256),
     Column("transfer_syntax_uid", Uid, nullable=False),
     Column("bytes", BigInteger, nullable=False),
     Column("store", String(32), nullable=False),
@@ -74,7 +74,10 @@ blob = Table(
     Column("purged_at", BigInteger),
     UniqueConstraint("sha256", "transfer_syntax_uid"),
     Index("ix_blob_purged_at_created_at", "purged_at", "created_at"),
-    comment="Bytes kept once: a data set as received, at a locator relative to a named store.",
+    comment=(
+        "Bytes kept once: a data set as received, at a locator relative to a named store. "
+        "sha256 null: forgotten."
+    ),
 )
 
 series = Table(
@@ -82,8 +85,8 @@ series = Table(
     metadata,
     Column("id", Id, primary_key=True),
     Column("source", String(32), nullable=False),
-    Column("study_instance_uid", Uid, nullable=False),
-    Column("series_instance_uid", Uid, nullable=False),
+    Column("study_instance_uid", Uid),
+    Column("series_instance_uid", Uid),
     Column("synthetic", Boolean, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("last_received_at", BigInteger, nullable=False),
@@ -94,7 +97,10 @@ series = Table(
     UniqueConstraint("source", "study_instance_uid", "series_instance_uid"),
     Index("ix_series_receiving_last_received_at", "receiving", "last_received_at"),
     Index("ix_series_series_instance_uid", "series_instance_uid"),
-    comment="What one source calls a series. synthetic: sent without a SeriesInstanceUID.",
+    comment=(
+        "What one source calls a series. synthetic: sent without a SeriesInstanceUID. "
+        "UIDs null: forgotten."
+    ),
 )
 
 instance = Table(
@@ -102,9 +108,9 @@ instance = Table(
     metadata,
     Column("id", Id, primary_key=True),
     Column("series_id", ForeignKey("series.id"), nullable=False),
-    Column("sop_instance_uid", Uid, nullable=False),
+    Column("sop_instance_uid", Uid),
     Column("sop_class_uid", Uid, nullable=False),
-    Column("blob_id", ForeignKey("blob.id"), nullable=False, index=True),
+    Column("blob_id", ForeignKey("blob.id"), index=True),
     Column("created_at", BigInteger, nullable=False),
     # Filled when a revision that holds the instance is judged:
     Column("outcome", String(40)),
@@ -114,7 +120,10 @@ instance = Table(
     Column("rest_hash", LargeBinary),
     UniqueConstraint("series_id", "sop_instance_uid", "blob_id"),
     Index("ix_instance_sop_instance_uid", "sop_instance_uid"),
-    comment="One content under one SOP Instance UID in one series.",
+    comment=(
+        "One content under one SOP Instance UID in one series. Both null: forgotten; what is left "
+        "counts what was acknowledged."
+    ),
 )
 
 receipt = Table(

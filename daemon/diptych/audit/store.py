@@ -7,15 +7,16 @@ happens inside a write transaction.
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, TimeoutError
 
 from diptych.errors import StoreError
 
@@ -59,6 +60,13 @@ class Store:
         with self.write() as connection:
             connection.execute(text("SELECT 1"))
 
+    def scrub(self) -> None:
+        """Fold SQLite's write-ahead log into the database and empty it, so that what was deleted
+        is in neither file; as far as other readers allow, else at a later checkpoint."""
+        if self.engine.dialect.name == "sqlite":
+            with _translated(), closing(self.engine.raw_connection()) as connection:
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """Give the connections back."""
         self.engine.dispose()
@@ -69,8 +77,12 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        # The statement and its parameters hold identifiers: name only the driver's own words.
-        raise StoreError(f"audit database: {error.orig}") from error
+        # The statement and its parameters hold identifiers: name only the driver's own words, and
+        # of these the first line (PostgreSQL quotes the offending values in its DETAIL).
+        words = str(error.orig).splitlines()
+        raise StoreError(f"audit database: {words[0] if words else 'no words'}") from error
+    except TimeoutError as error:
+        raise StoreError("audit database: no connection became free") from error
 
 
 def _engine(url: str) -> Engine:
@@ -87,7 +99,11 @@ def _engine(url: str) -> Engine:
         # The driver must not begin transactions on its own: see _begin.
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute("PRAGMA journal_mode=WAL")
+        if (cursor.fetchone() or ("",))[0] != "wal":
+            raise sqlite3.OperationalError("its file system does not allow a write-ahead log")
+        # secure_delete: what is forgotten is overwritten, not only unlinked.
+        for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

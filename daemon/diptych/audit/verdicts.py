@@ -16,17 +16,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, and_, func, insert, select, update
+from sqlalchemy import Connection, Row, and_, func, insert, select, true, update
 
 from diptych import faults
 from diptych.audit import archive, chain, counters, schema, work
 from diptych.audit.schema import case, embedding, evidence, fingerprint, match, node, verdict
 from diptych.audit.store import Store, now
+from diptych.errors import Reason, StoreError
 from diptych.metrics import modality_label
 
 EVIDENCE_VERSION = 1
 
-# The columns a reader of an event may see; the identifiers are committed to, not shown.
+# The columns a reader of an event may see; the identifiers are committed to, not shown, and the
+# digest of the pixels is one of them: whoever has the pixels could ask whether they were here.
 _OPEN = (
     "revision_id",
     "series_id",
@@ -53,12 +55,11 @@ _OPEN = (
     "watermark",
     "seconds",
     "created_at",
-    "case_digest",
     "evidence_sha256",
 )
 # Payload key → (its salt's column, the columns it binds): either side can be forgotten alone.
 COMMITTED = {
-    "identifiers": ("salt", ("study_instance_uid", "series_instance_uid")),
+    "identifiers": ("salt", ("study_instance_uid", "series_instance_uid", "case_digest")),
     "matched_identifiers": ("matched_salt", ("matched_series_instance_uid",)),
 }
 
@@ -157,12 +158,15 @@ def record(
     """Commit everything at once.
 
     Returns the keys (m,) and vectors (m, d) to add to the index, and the chain's head. Raises
-    StoreError, and then nothing of it is kept.
+    StoreError, and then nothing of it is kept; also when what a verdict rests on was forgotten
+    meanwhile: the revision is then to be judged again.
     """
     keys: list[int] = []
     vectors: list[NDArray[np.float32]] = []
     with store.write() as connection:
+        work.judged(connection, judged.work.revision_id)
         for item in judged.verdicts:
+            _refuse_forgotten(connection, item, fingerprint_id)
             new_keys, new_vectors = _record_case(connection, judged, item, fingerprint_id)
             if new_vectors is not None:
                 keys += new_keys
@@ -170,7 +174,13 @@ def record(
         for outcome in judged.instances:
             connection.execute(
                 update(schema.instance)
-                .where(schema.instance.c.id == outcome.instance_id)
+                .where(
+                    schema.instance.c.id == outcome.instance_id,
+                    # Pixels purged since an earlier revision: what they were known by stays.
+                    schema.instance.c.outcome.is_(None)
+                    if outcome.outcome == Reason.SPOOL_FILE_LOST
+                    else true(),
+                )
                 .values(
                     outcome=outcome.outcome,
                     pixel_hash=outcome.pixel_hash,
@@ -179,12 +189,20 @@ def record(
                     rest_hash=outcome.rest_hash,
                 )
             )
-        work.judged(connection, judged.work.revision_id)
         _count(connection, judged)
         head = chain.head(connection)
         faults.point("judge.inside-transaction")
     added = np.concatenate(vectors) if vectors else np.empty((0, 0), np.float32)
     return np.array(keys, np.uint64), added, head
+
+
+def _refuse_forgotten(connection: Connection, item: CaseVerdict, fingerprint_id: int) -> None:
+    """``forget`` may come between judging and recording: its UIDs must not come back."""
+    if item.matched is not None and archive.is_forgotten(connection, item.matched.case_id):
+        raise StoreError(f"audit database: case {item.matched.case_id} was forgotten meanwhile")
+    reused = item.nodes.reused if item.nodes is not None else ()
+    if not archive.all_present(connection, fingerprint_id, reused):
+        raise StoreError("audit database: index nodes to be reused were forgotten meanwhile")
 
 
 def _record_case(
@@ -243,6 +261,11 @@ def payload(
     return said
 
 
+def evidence_hash(version: int, data: bytes) -> str:
+    """What a verdict names its evidence by."""
+    return hashlib.sha256(f"{version}\n".encode() + data).hexdigest()
+
+
 def _row(
     judged: Judged, item: CaseVerdict, case_id: int | None, packed: bytes | None
 ) -> dict[str, Any]:
@@ -277,7 +300,7 @@ def _row(
         "seconds": judged.seconds,
         "created_at": now(),
         "case_digest": item.digests.case_digest.hex() if item.digests else None,
-        "evidence_sha256": hashlib.sha256(packed).hexdigest() if packed else None,
+        "evidence_sha256": evidence_hash(EVIDENCE_VERSION, packed) if packed else None,
     }
 
 
@@ -396,7 +419,10 @@ def _count(connection: Connection, judged: Judged) -> None:
         counters.increment(connection, "diptych_verdicts_total", {**labels, "modality": modality})
         if "cross_source" in item.flags:
             counters.increment(connection, "diptych_cross_source_total", {"source": w.source})
+    known = {row.instance_id for row in w.instances if row.judged_before}
     for outcome in judged.instances:
+        if outcome.instance_id in known:  # counted with its own revision
+            continue
         if outcome.outcome not in ("image", "not-an-image"):
             counters.increment(
                 connection,

@@ -214,12 +214,12 @@ def claim(store: Store, owner: str, lease_seconds: float) -> Work | None:
         )
 
 
-def renew(store: Store, owner: str, revision_id: int, lease_seconds: float) -> None:
-    """Heartbeat: keep a claim while its work goes on."""
+def renew(store: Store, owner: str, lease_seconds: float) -> None:
+    """Heartbeat: ``owner`` keeps its claims while its work goes on."""
     with store.write() as connection:
         connection.execute(
             update(revision)
-            .where(revision.c.id == revision_id, revision.c.lease_owner == owner)
+            .where(revision.c.lease_owner == owner, revision.c.status == Status.JUDGING)
             .values(lease_until=now() + int(lease_seconds * MICROSECONDS))
         )
 

@@ -34,6 +34,8 @@ def application(exposition: Exposition, readiness: Callable[[], dict[str, str]])
             return Response(exposition.render(), media_type=CONTENT_TYPE_LATEST)
         except StoreError:
             return PlainTextResponse("the audit database is away\n", status_code=503)
+        except OSError:
+            return PlainTextResponse("the spool cannot be read\n", status_code=503)
 
     return Starlette(
         routes=[

@@ -1,4 +1,8 @@
-"""What Prometheus scrapes: counters from SQL, gauges measured at the scrape."""
+"""What Prometheus scrapes: counters from SQL, gauges measured at the scrape.
+
+Rows of a source or reason that this configuration or version does not know are counted under
+``other``: a counter must not fall because a name was taken out of the configuration.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,8 @@ from diptych.audit.store import Store
 from diptych.errors import Reason
 
 Labels = tuple[tuple[str, str], ...]
+Counted = dict[tuple[str, Labels], float]
+OTHER = "other"
 
 
 class Exposition(Collector):
@@ -33,7 +39,10 @@ class Exposition(Collector):
         gauges: Callable[[], dict[str, float]],
     ) -> None:
         self._store, self._gauges = store, gauges
-        self._open_sets = {"source": sources, "reason": tuple(Reason)}
+        self._open_sets = {
+            "source": tuple(dict.fromkeys((*sources, OTHER))),
+            "reason": (*Reason, OTHER),
+        }
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -48,7 +57,7 @@ class Exposition(Collector):
     def collect(self) -> Iterable[Metric]:
         """Every family, every child: from zero on."""
         with self._store.read() as connection:
-            counted = counters.read_counters(connection)
+            counted = self._folded(counters.read_counters(connection))
             readings = counters.read_gauges(connection)
         for name, metric in metrics.COUNTERS.items():
             family = CounterMetricFamily(name, metric.help, labels=list(metric.labels))
@@ -60,8 +69,8 @@ class Exposition(Collector):
             yield self._histogram(name, metric, counted)
         measured = {**{k: v[0] for k, v in readings.items()}, **self._gauges()}
         for name, metric in metrics.GAUGES.items():
-            if name in measured:
-                yield GaugeMetricFamily(name, metric.help, value=measured[name])
+            # Without a reading no sample: a made-up 0 would be a wrong one.
+            yield GaugeMetricFamily(name, metric.help, value=measured.get(name))
         yield InfoMetricFamily(
             "diptych_build", metrics.INFOS["diptych_build_info"], {"version": __version__}
         )
@@ -73,11 +82,25 @@ class Exposition(Collector):
             )
         yield model
 
+    def _folded(self, counted: Counted) -> Counted:
+        """Label values outside their set become ``other``, where the set has it."""
+        folded: Counted = {}
+        for (name, labels), value in counted.items():
+            family = metrics.COUNTERS.get(name) or metrics.HISTOGRAMS.get(name.removesuffix("_sum"))
+            if family is not None:
+                sets = {k: v or self._open_sets[k] for k, v in family.labels.items()}
+                labels = tuple(
+                    (k, OTHER if k in sets and v not in sets[k] and OTHER in sets[k] else v)
+                    for k, v in labels
+                )
+            folded[(name, labels)] = folded.get((name, labels), 0.0) + value
+        return folded
+
     def _histogram(
         self,
         name: str,
         metric: metrics.Metric,
-        counted: dict[tuple[str, Labels], float],
+        counted: Counted,
     ) -> HistogramMetricFamily:
         family = HistogramMetricFamily(name, metric.help, labels=list(metric.labels))
         bounds = [*(repr(float(b)) for b in metrics.DURATION_BUCKETS), "+Inf"]
