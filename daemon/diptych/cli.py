@@ -1,13 +1,16 @@
 """The commands. Progress goes to stderr and only to a terminal; results go to stdout.
 
 Exit codes: 0 done · 1 the answer is no (a broken chain, an unexpected verdict) · 2 usage ·
-4 the environment or the configuration, with the repair in words · 130 interrupted.
+4 the environment or the configuration, with the repair in words · 130 interrupted ·
+141 who read the output went away.
+
+What only some commands need is imported by those: ``verdicts`` must not wait for a decoder.
 """
 
 from __future__ import annotations
 
-import csv
 import json
+import logging
 import os
 import signal
 import sys
@@ -20,9 +23,8 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 
-from diptych import __version__, doctor, reports, service
+from diptych import __version__, reports
 from diptych import log as logs
 from diptych.audit import forget as forgetting
 from diptych.audit import indexing, migrate, verdicts
@@ -31,14 +33,19 @@ from diptych.audit.store import Store
 from diptych.config import Config, load
 from diptych.errors import ConfigError, DiptychError, ModelError, StoreError
 from diptych.judge.ladder import Relation
-from diptych.receive.spool import Spool
 
 ENVIRONMENT = 4
+# What a shell reports of a program that a closed pipe ended: 128 + SIGPIPE.
+PIPE_CLOSED = 141
+# SQLite's and PostgreSQL's largest integer.
+LARGEST_ID = 2**63 - 1
 
 app = typer.Typer(
     help="A DICOM node that finds the scans you already have.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 audit_app = typer.Typer(help="The audit table.", no_args_is_help=True)
 index_app = typer.Typer(help="The vector index, a cache of the database.", no_args_is_help=True)
@@ -48,10 +55,12 @@ app.add_typer(index_app, name="index")
 app.add_typer(config_app, name="config")
 
 DataOption = Annotated[
-    Path | None, typer.Option("--data", help="Data folder (DIPTYCH_DATA; default diptych-data).")
+    str | None,
+    typer.Option("--data", metavar="DIR", help="Data folder (DIPTYCH_DATA; default diptych-data)."),
 ]
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="TOML file (DIPTYCH_CONFIG).", dir_okay=False)
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="Configuration in TOML (DIPTYCH_CONFIG)."),
 ]
 
 
@@ -79,19 +88,34 @@ def _version(
 def serve(
     data: DataOption = None,
     config: ConfigOption = None,
-    dicom_port: Annotated[int | None, typer.Option(help="DICOM port; 0: any free one.")] = None,
-    http_port: Annotated[int | None, typer.Option(help="HTTP port; 0: any free one.")] = None,
-    ae_title: Annotated[str | None, typer.Option(help="Our AE title.")] = None,
+    dicom_port: Annotated[
+        int | None,
+        typer.Option(metavar="PORT", help="DICOM port; 0: any free one (default 11112)."),
+    ] = None,
+    http_port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            help="Port of /metrics, /healthz and /readyz; 0: any free one (default 8112).",
+        ),
+    ] = None,
+    ae_title: Annotated[
+        str | None, typer.Option(metavar="TITLE", help="Our AE title (default DIPTYCH).")
+    ] = None,
 ) -> None:
-    """Receive, judge and answer until SIGTERM or Ctrl-C."""
+    """Receive series over DICOM and judge them, until SIGTERM or Ctrl-C."""
+    stop = threading.Event()
+    # First of all: a stop that comes while libraries are loaded is a clean stop as well.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
     dicom = {"port": dicom_port, "ae_title": ae_title}
     with _said():
         chosen = _load(data, config, dicom=dicom, http={"port": http_port})
         logs.configure(chosen.log.level, "supervisor")
-        stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
-        service.run(chosen, stop)
+        from diptych import service
+
+        if not stop.is_set():
+            service.run(chosen, stop)
 
 
 @app.command()
@@ -102,9 +126,11 @@ def demo(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the table as a JSON array.")
     ] = None,
-    keep: Annotated[
-        Path | None, typer.Option(help="Use this data folder and keep it.", file_okay=False)
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Use this new or empty data folder and keep it.", file_okay=False),
     ] = None,
+    config: ConfigOption = None,
 ) -> None:
     """Run the main job for real: a daemon, DICOM associations, copies, verdicts.
 
@@ -113,44 +139,61 @@ def demo(
     from diptych.demo.run import run
 
     with _said():
-        raise typer.Exit(run(dicom, json_file, keep))
+        raise typer.Exit(run(dicom, json_file, data, config))
 
 
 @app.command("verdicts")
 def list_verdicts(
     data: DataOption = None,
     config: ConfigOption = None,
-    format_: Annotated[Format, typer.Option("--format")] = Format.TABLE,
-    relation: Annotated[Relation | None, typer.Option(help="Only this relation.")] = None,
+    format_: Annotated[
+        Format,
+        typer.Option("--format", help="json and csv have every field."),
+    ] = Format.TABLE,
+    relation: Annotated[
+        Relation | None,
+        typer.Option(
+            metavar="RELATION", help=f"Only these: {', '.join(r.value for r in Relation)}."
+        ),
+    ] = None,
     since: Annotated[
-        str | None, typer.Option(help="ISO time (UTC unless it says), or an age: 30m, 24h, 7d.")
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Judged since then: an ISO time (UTC unless it says) or an age (30m, 24h, 7d).",
+        ),
     ] = None,
 ) -> None:
-    """One row per series: the current verdict of its newest revision."""
+    """List the series: the current verdict of each one's newest revision."""
+    moment = _moment(since)
     with _said():
         store = _store(_load(data, config))
         with store.read() as connection:
-            found = verdicts.current(connection, relation, _moment(since))
+            found = verdicts.current(connection, relation, moment)
         rows = [reports.series_row(row) for row in found]
         if format_ is Format.JSON:
-            json.dump(rows, sys.stdout, indent=1)
-            sys.stdout.write("\n")
+            print(json.dumps(rows, indent=1))  # noqa: T201 - the result
         elif format_ is Format.CSV:
-            writer = csv.DictWriter(sys.stdout, reports.COLUMNS)
-            writer.writeheader()
-            writer.writerows({**row, "flags": " ".join(row["flags"])} for row in rows)
+            print(reports.spreadsheet(rows), end="")  # noqa: T201
         else:
-            Console().print(reports.table(rows))
+            console = reports.console()
+            with console.capture() as captured:
+                console.print(reports.table(rows))
+            print(captured.get(), end="")  # noqa: T201
 
 
 @audit_app.command("verify")
 def audit_verify(data: DataOption = None, config: ConfigOption = None) -> None:
-    """Compare every verdict with its hashed payload and walk the chain."""
+    """Compare every verdict with its hashed payload and walk the chain.
+
+    Exit status 1 if anything is not what was decided. The head, kept elsewhere, shows later that
+    nothing was cut off.
+    """
     with _said():
         chosen = _load(data, config)
         store = _store(chosen)
         with store.read() as connection:
-            found = verifying.verify(connection, chosen.data / "audit-head.json")
+            found = verifying.verify(connection, chosen.data / "audit-heads.jsonl")
         for problem in found.problems:
             typer.echo(problem)
         typer.echo(
@@ -162,8 +205,10 @@ def audit_verify(data: DataOption = None, config: ConfigOption = None) -> None:
 
 @index_app.command("verify")
 def index_verify(data: DataOption = None, config: ConfigOption = None) -> None:
-    """Compare the last index snapshot with the database."""
+    """Compare the last index snapshot with the database; exit status 1 if they differ."""
     with _said():
+        from diptych import doctor
+
         chosen = _load(data, config)
         problems, said = doctor.check_index(chosen, _store(chosen))
         for line in (*problems, said):
@@ -173,8 +218,10 @@ def index_verify(data: DataOption = None, config: ConfigOption = None) -> None:
 
 @index_app.command("rebuild")
 def index_rebuild(data: DataOption = None, config: ConfigOption = None) -> None:
-    """Build the index anew from the database; a running daemon does it itself."""
+    """Build the index anew from the database; a running daemon is asked to do it."""
     with _said():
+        from diptych import doctor, service
+
         chosen = _load(data, config)
         store = _store(chosen)
         try:
@@ -187,17 +234,29 @@ def index_rebuild(data: DataOption = None, config: ConfigOption = None) -> None:
 
 @app.command()
 def forget(
-    case: Annotated[int, typer.Argument(help="case_id, as `verdicts` prints it.")],
+    case: Annotated[int, typer.Argument(metavar="CASE", help="case_id, as `verdicts` prints it.")],
     data: DataOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Remove pixels, proxy, vectors and identifiers of a case; the chain still verifies."""
     with _said():
+        from diptych import doctor, service
+        from diptych.receive.spool import Spool
+
         chosen = _load(data, config)
-        gone = forgetting.forget(_store(chosen), case)
+        store = _store(chosen)
+        if abs(case) > LARGEST_ID:  # the driver would refuse to ask
+            raise forgetting.UnknownCase(f"case {case}: unknown")
+        gone = forgetting.forget(store, case)
         spool = Spool(chosen.spool_folder, chosen.source_names())
         for locator in gone.locators:
             spool.remove(locator)
+        try:
+            with service.locked(chosen.data):
+                # Nobody else would take the vectors out of the snapshot before the next start.
+                doctor.rebuild_index(chosen, store)
+        except service.Occupied:
+            pass  # the daemon reads the event
         typer.echo(
             f"case {case}: forgotten; {len(gone.locators)} files, {len(gone.keys)} vectors, "
             f"identifiers of {len(gone.verdicts)} verdicts removed"
@@ -206,8 +265,12 @@ def forget(
 
 @app.command("doctor")
 def run_doctor(data: DataOption = None, config: ConfigOption = None) -> None:
-    """Can the daemon run here? Exit 4 with the repair in words if not."""
+    """Can the daemon run here, and does it? Exit status 4 with the repair in words if not."""
     with _said():
+        from diptych import doctor
+
+        # What the libraries log while they are tried stands in the findings.
+        logging.getLogger("diptych").setLevel(logging.CRITICAL)
         findings = doctor.examine(_load(data, config))
         for finding in findings:
             typer.echo(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what}: {finding.said}")
@@ -229,7 +292,7 @@ def config_show(data: DataOption = None, config: ConfigOption = None) -> None:
         typer.echo(_load(data, config).model_dump_json(indent=1))
 
 
-def _load(data: Path | None, config: Path | None, **sections: dict[str, Any]) -> Config:
+def _load(data: str | None, config: Path | None, **sections: dict[str, Any]) -> Config:
     given = {
         name: {key: value for key, value in section.items() if value is not None}
         for name, section in sections.items()
@@ -273,15 +336,22 @@ def _said() -> Iterator[None]:
     """Say in words what stands in the way, once, at the edge."""
     try:
         yield
+        sys.stdout.flush()
     except (ConfigError, ModelError, StoreError) as error:
         _fail(str(error), ENVIRONMENT)
     except DiptychError as error:
         _fail(str(error), 1)
+    except ImportError as error:
+        _fail(f"{error}: install diptych[cpu] or diptych[gpu]", ENVIRONMENT)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except BrokenPipeError:
-        # The reader of our output went away; nothing more can be said to it.
+        # Nothing more can be said to who read us; not even by the interpreter's last flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(PIPE_CLOSED) from None
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}", ENVIRONMENT)
 
 
 def _fail(words: str, code: int) -> NoReturn:

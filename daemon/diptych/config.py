@@ -1,24 +1,40 @@
 """The configuration: command line over ``DIPTYCH_…`` environment over TOML over defaults.
 
-Unknown keys are refused wherever they stand. ``deploy/diptych.example.toml`` documents every key;
-a test holds the two together. Sizes are bytes and times seconds unless the name says otherwise.
+A key ``port`` of the table ``[dicom]`` is ``DIPTYCH_DICOM__PORT`` in the environment; lists and
+``[[source]]`` tables are JSON there. Unknown keys are refused wherever they stand. A relative
+``data`` is relative to the working directory, wherever it was set.
+
+``deploy/diptych.example.toml`` documents every key; a test holds the two together. Sizes are bytes
+and times seconds unless the name says otherwise.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from diptych.errors import ConfigError
@@ -35,25 +51,55 @@ _NOT_KEYS = {
 }
 
 
+# PS3.5 section 6.2, AE: up to 16 of the default character repertoire without backslash and
+# control characters; spaces around it mean nothing, and it is not only spaces.
+_AE_TITLE = re.compile(r"[\x20-\x5B\x5D-\x7E]{1,16}")
+# PS3.5 section 9.1: components of digits without a leading zero, 64 characters in all.
+_UID = re.compile(r"(?=.{1,64}\Z)(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
+_SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+# A PDU is held in memory while it is received (PS3.8 would allow 4 GiB).
+_LARGEST_PDU = 16 * 2**20
+
+
+def _ae_title(value: str) -> str:
+    if not _AE_TITLE.fullmatch(value) or not value.strip():
+        raise ValueError(
+            "an AE title is 1 to 16 printable ASCII characters without a backslash, "
+            "not all of them spaces (PS3.5 section 6.2)"
+        )
+    return value.strip()
+
+
+def _uid(value: str) -> str:
+    if not _UID.fullmatch(value):
+        raise ValueError("a UID is up to 64 digits and dots, such as 1.2.840.10008.5.1.4.1.1.2")
+    return value
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Uid = Annotated[str, AfterValidator(_uid)]
+Host = Annotated[str, Field(min_length=1)]  # an empty one would mean every interface
+
+
 class Section(BaseModel):
     """A table of the TOML file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Dicom(Section):
     """The listener."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: int = Field(11112, ge=0, le=65535)
-    ae_title: str = Field("DIPTYCH", min_length=1, max_length=16)
+    ae_title: AETitle = "DIPTYCH"
     check_called_ae_title: bool = False
-    private_sop_classes: tuple[str, ...] = ()
+    private_sop_classes: tuple[Uid, ...] = ()
     deflated: bool = False
     big_endian: bool = False
     acceptors: int = Field(1, ge=1, le=16)
     maximum_associations: int = Field(64, ge=1, le=500)
-    maximum_pdu: int = Field(131072, ge=4096)
+    maximum_pdu: int = Field(131072, ge=4096, le=_LARGEST_PDU)
     network_timeout: float = Field(60, gt=0)
     header_limit: int = Field(8 * 2**20, ge=4096)
 
@@ -61,22 +107,27 @@ class Dicom(Section):
 class Source(Section):
     """Who may send: a name for the audit table and metrics, and how to recognise it."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
-    ae_titles: tuple[str, ...] = ()
+    name: str
+    ae_titles: tuple[AETitle, ...] = ()
     networks: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
 
     @field_validator("name")
     @classmethod
-    def _not_reserved(cls, value: str) -> str:
+    def _named(cls, value: str) -> str:
+        if not _SOURCE_NAME.fullmatch(value):
+            raise ValueError("a source name is 1 to 32 of a-z, 0-9, '_' and '-', no sign first")
         if value == OTHER_SOURCE:
-            raise ValueError(f"{OTHER_SOURCE!r} is reserved")
+            raise ValueError(f"{OTHER_SOURCE!r} is reserved for peers that no source matches")
         return value
 
     @field_validator("networks")
     @classmethod
     def _parse(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for text in value:
-            ipaddress.ip_network(text)
+            try:
+                ipaddress.ip_network(text)
+            except ValueError as error:
+                raise ValueError(f"{error}; a network is such as 192.0.2.0/24 or ::1") from error
         return value
 
     def matches(self, ae_title: str, address: str) -> bool:
@@ -91,7 +142,7 @@ class Source(Section):
 class Http(Section):
     """Health and metrics."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: int = Field(8112, ge=0, le=65535)
 
 
@@ -150,6 +201,29 @@ class Database(Section):
 
     url: str = ""
 
+    @field_validator("url")
+    @classmethod
+    def _usable(cls, value: str) -> str:
+        if value:
+            # Only who has a database of their own pays for this import.
+            from sqlalchemy import make_url
+            from sqlalchemy.exc import ArgumentError
+
+            try:
+                make_url(value).get_dialect().import_dbapi()
+            except (ArgumentError, ImportError) as error:
+                raise ValueError(str(error)) from error
+        return value
+
+    @field_serializer("url", when_used="json")
+    def _without_password(self, value: str) -> str:
+        """What is printed holds no secret; pickling and reading the field do."""
+        if not value:
+            return value
+        from sqlalchemy import make_url
+
+        return make_url(value).render_as_string(hide_password=True)
+
 
 class Log(Section):
     """What is written to stderr."""
@@ -179,6 +253,14 @@ class Config(BaseSettings):
 
     _toml: ClassVar[Mapping[str, Any]] = {}
 
+    @field_validator("data", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        # An unset shell variable would otherwise fill the working directory with our files.
+        if isinstance(value, str) and (not value or "\0" in value):
+            raise ValueError("names no folder")
+        return value
+
     @field_validator("data")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
@@ -189,6 +271,12 @@ class Config(BaseSettings):
         names = [source.name for source in self.source]
         if not names or len(set(names)) != len(names):
             raise ValueError("source: at least one, and every name once")
+        return self
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Config:
+        if self.dicom.port == self.http.port != 0 and self.dicom.host == self.http.host:
+            raise ValueError(f"dicom.port and http.port are both {self.http.port}")
         return self
 
     @classmethod
@@ -248,19 +336,36 @@ def load(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -
     try:
         values = bound(**dict(overrides or {}))
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(str(part) for part in e['loc']) or 'configuration'}: {e['msg']}"
-            for e in error.errors()
-        ]
-        raise ConfigError("; ".join(lines)) from error
+        raise ConfigError("; ".join(_in_words(e) for e in error.errors())) from None
+    except SettingsError as error:
+        raise ConfigError(f"environment: {error}: a list or a table is JSON there") from error
     # A plain Config pickles to child processes; the bound class exists only to carry the file.
     return Config.model_construct(**{k: getattr(values, k) for k in Config.model_fields})
+
+
+def _in_words(error: ErrorDetails) -> str:
+    """``key: what is wrong, found value``, in TOML's words rather than in Python's."""
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{key}: unknown key"
+    said = {
+        "tuple_type": "should be a list",
+        "model_type": "should be a table",
+        "missing": "is missing",
+    }.get(error["type"], error["msg"].removeprefix("Value error, ").removeprefix("Input "))
+    if not key:
+        return said
+    # A database URL may hold a password, a table everything else.
+    found = error["input"]
+    shown = isinstance(found, str | int | float) and not key.startswith("database")
+    return f"{key}: {said}" + (f", found {found!r}" if shown else "")
 
 
 def _refuse_unknown_variables() -> None:
     prefix = "DIPTYCH_"
     known = {prefix + name.upper() for name in Config.model_fields}
-    for name in os.environ:
+    for given in os.environ:
+        name = given.upper()  # the settings do not distinguish case either
         if not name.startswith(prefix) or name in _NOT_KEYS or name in known:
             continue
         section, nested, key = name.partition("__")
@@ -272,7 +377,7 @@ def _refuse_unknown_variables() -> None:
             or not issubclass(table, BaseModel)
             or key.lower() not in table.model_fields
         ):
-            raise ConfigError(f"environment variable {name} is not a configuration key")
+            raise ConfigError(f"environment variable {given} is not a configuration key")
 
 
 __all__ = ["OTHER_SOURCE", "Config", "Source", "load"]

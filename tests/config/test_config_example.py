@@ -1,0 +1,50 @@
+"""``deploy/diptych.example.toml`` is the documentation of every key: it cannot fall behind."""
+
+from __future__ import annotations
+
+import tomllib
+import typing
+from itertools import pairwise
+
+from pydantic import BaseModel
+
+from diptych.config import Config, load
+from support import REPOSITORY
+
+EXAMPLE = REPOSITORY / "deploy" / "diptych.example.toml"
+
+
+def test_the_example_loads_and_equals_the_defaults() -> None:
+    assert load(EXAMPLE) == load()
+
+
+def test_the_example_holds_every_key_of_the_model_and_no_other() -> None:
+    assert _written(tomllib.loads(EXAMPLE.read_text("utf-8"))) == _keys(Config)
+
+
+def test_every_key_of_the_example_has_a_comment_right_above_it() -> None:
+    lines = EXAMPLE.read_text("utf-8").splitlines()
+    for before, line in pairwise(lines):
+        if "=" in line and not line.startswith("#"):
+            assert before.startswith("#"), f"no comment above: {line}"
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> set[str]:
+    found = set()
+    for name, field in model.model_fields.items():
+        kinds = (field.annotation, *typing.get_args(field.annotation))
+        table = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
+        found |= _keys(table, f"{prefix}{name}.") if table else {f"{prefix}{name}"}
+    return found
+
+
+def _written(table: dict[str, typing.Any], prefix: str = "") -> set[str]:
+    found = set()
+    for name, value in table.items():
+        tables = value if isinstance(value, list) else [value]
+        if tables and all(isinstance(one, dict) for one in tables):
+            for one in tables:
+                found |= _written(one, f"{prefix}{name}.")
+        else:
+            found.add(f"{prefix}{name}")
+    return found
