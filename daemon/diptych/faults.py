@@ -7,8 +7,9 @@ first) of that point in a process do the action once. Actions: ``kill`` (SIGKILL
 ``DIPTYCH_FAULT_UNTIL`` exists). Without the variable a point costs one dictionary look-up.
 
 The points, in the order of the path: receive.write, receive.after-temporary-write, receive.fsync,
-receive.after-rename, receive.before-commit, receive.after-commit, judge.begin, judge.inside-transaction,
-judge.after-commit, index.after-temporary-write, index.before-rename, index.after-rename.
+receive.after-rename, receive.before-commit, receive.after-commit, judge.begin,
+judge.inside-transaction, judge.after-commit, index.after-temporary-write, index.before-rename,
+index.after-rename.
 """
 
 from __future__ import annotations

@@ -38,19 +38,19 @@ def start(
         config.series.association_seconds,
         config.series.hard_limit_seconds,
     )
-    every: list[tuple[float, Callable[[], object]]] = [
-        (config.jobs.seal, lambda: work.seal_complete(store, rule, spool.in_flight())),
-        (config.jobs.snapshot, lambda: save_snapshot(store, index(), config.index_folder)),
-        (config.jobs.purge, lambda: purge(config, store, spool)),
-        (config.jobs.recall, lambda: check_recall(store, index())),
-    ]
     scheduler = BackgroundScheduler(timezone="UTC")
-    for seconds, job in every:
-        scheduler.add_job(
-            _guarded(job), "interval", seconds=seconds, coalesce=True, max_instances=1
-        )
+    times = config.jobs
+    every(scheduler, times.seal, lambda: work.seal_complete(store, rule, spool.in_flight()))
+    every(scheduler, times.snapshot, lambda: save_snapshot(store, index(), config.index_folder))
+    every(scheduler, times.purge, lambda: purge(config, store, spool))
+    every(scheduler, times.recall, lambda: check_recall(store, index()))
     scheduler.start()
     return scheduler
+
+
+def every(scheduler: BackgroundScheduler, seconds: float, job: Callable[[], object]) -> None:
+    """Run ``job`` at this interval, never beside itself; a missed run is not made up for."""
+    scheduler.add_job(_guarded(job), "interval", seconds=seconds, coalesce=True, max_instances=1)
 
 
 def save_snapshot(store: Store, index: SearchIndex, folder: Path) -> None:

@@ -284,7 +284,7 @@ class Pipeline:
             detail=judgement.reason,
             model=self._embedder.model.name,
             fingerprint=self._embedder.fingerprint,
-            policy=f"{self._policy.name}/{self._policy.version}",
+            policy=self._policy.label,
             watermark=watermark,
             digests=prepared.digests,
             proxy=prepared.proxy,

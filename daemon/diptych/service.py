@@ -28,15 +28,14 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from sqlalchemy import func, select
 
-from diptych import __version__, faults, worker
-from diptych.audit import migrate, receipts, schema, work
-from diptych.audit.store import Store, now
+from diptych import __version__, faults
+from diptych.audit import migrate, receipts, work
+from diptych.audit.store import Store
 from diptych.config import Config
 from diptych.errors import ConfigError, StoreError
-from diptych.processes import die_with_parent
-from diptych.receive import acceptor
+from diptych.processes import child_main
+from diptych.readings import Readings
 from diptych.receive.reconcile import reconcile
 from diptych.receive.spool import Spool
 from diptych.web.app import application
@@ -44,6 +43,9 @@ from diptych.web.exposition import Exposition
 
 log = logging.getLogger(__name__)
 
+# Named, not imported: only the worker needs the model's runtime and the index.
+ACCEPTOR = "diptych.receive.acceptor:main"
+WORKER = "diptych.worker:main"
 # SIGTERM must be over within 10 s; what is cut off resumes by status.
 STOP_SECONDS = 8.0
 # A child that dies at once is not restarted in a tight loop.
@@ -166,6 +168,11 @@ class _Child:
         self.process = self._start(self.incarnation, theirs)
         theirs.close()
 
+    @property
+    def working(self) -> bool:
+        """Alive, and it has said that it is ready."""
+        return self.ready and self.process is not None and self.process.is_alive()
+
     def poll_ready(self) -> None:
         """Notice the child's word that it works, or its reason why not (ConfigError)."""
         if self.ready or not self._pipe.poll():
@@ -196,7 +203,9 @@ class _Daemon:
             _Child(f"acceptor {i}", self._start_acceptor(i)) for i in range(config.dicom.acceptors)
         ]
         self._worker = _Child("worker", self._start_worker)
-        self._probe = _Probe(store, spool, config.spool.min_free_bytes)
+        self._readings = Readings(
+            store, spool, config.spool.min_free_bytes, self._receiving, self._judging
+        )
 
     @property
     def _children(self) -> list[_Child]:
@@ -274,97 +283,38 @@ class _Daemon:
     def _start_acceptor(self, number: int) -> Callable[[str, Any], Any]:
         def start(incarnation: str, pipe: Any) -> Any:
             arguments = (self._config, self._dicom, incarnation, pipe, self._refusing[number])
-            return self._spawn(f"acceptor-{number}", acceptor.main, arguments)
+            return self._spawn("diptych-accept", ACCEPTOR, arguments)
 
         return start
 
     def _start_worker(self, incarnation: str, pipe: Any) -> Any:
-        return self._spawn("worker", worker.main, (self._config, incarnation, pipe))
+        return self._spawn("diptych-worker", WORKER, (self._config, incarnation, pipe))
 
-    def _spawn(self, name: str, target: Callable[..., None], arguments: tuple[Any, ...]) -> Any:
+    def _spawn(self, name: str, target: str, arguments: tuple[Any, ...]) -> Any:
         process = self._context.Process(
-            target=_child_main, args=(os.getpid(), target, arguments), name=f"diptych-{name}"
+            target=child_main, args=(os.getpid(), name, target, arguments), name=name
         )
-        process.start()
+        # Ctrl-C reaches the whole process group: a child still importing must not hear it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return process
 
     def _web(self) -> uvicorn.Server:
-        exposition = Exposition(self._store, self._config.source_names(), self._gauges)
-        app = application(exposition, self._readiness)
+        readings = self._readings
+        exposition = Exposition(self._store, self._config.source_names(), readings.gauges)
+        app = application(exposition, readings.conditions)
         return uvicorn.Server(
             uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", loop="asyncio")
         )
 
-    def _readiness(self) -> dict[str, str]:
+    def _receiving(self) -> str:
+        if not all(child.working for child in self._acceptors):
+            return "an acceptor is down"
         refusing = any(flag.value for flag in self._refusing)
-        return {
-            "database": self._probe.database(),
-            "spool": self._probe.spool(),
-            "receiving": ""
-            if all(c.ready and c.process.is_alive() for c in self._acceptors) and not refusing
-            else "an acceptor is down or could not keep what it was sent",
-            "judging": ""
-            if self._worker.ready and self._worker.process.is_alive()
-            else "the worker is down or still loading model and index",
-        }
+        return "what was sent last could not be kept" if refusing else ""
 
-    def _gauges(self) -> dict[str, float]:
-        with self._store.read() as connection:
-            pending, oldest = work.pending(connection)
-            kept = connection.execute(
-                select(func.coalesce(func.sum(schema.blob.c.bytes), 0)).where(
-                    schema.blob.c.purged_at.is_(None)
-                )
-            ).scalar_one()
-            snapshot = connection.execute(
-                select(schema.gauge.c.updated_at).where(schema.gauge.c.name == "index_snapshot")
-            ).scalar_one_or_none()
-        readings = {
-            "diptych_pending_series": float(pending),
-            "diptych_oldest_pending_seconds": (now() - oldest) / 1e6 if oldest else 0.0,
-            "diptych_spool_free_bytes": float(self._spool.free_bytes()),
-            "diptych_spool_bytes": float(kept),
-            "diptych_quarantine_files": float(sum(1 for _ in self._spool.quarantine.iterdir())),
-            "diptych_ready": float(not any(self._readiness().values())),
-        }
-        if snapshot is not None:
-            readings["diptych_index_snapshot_age_seconds"] = (now() - snapshot) / 1e6
-        return readings
-
-
-class _Probe:
-    """Writes a little to database and spool, at most once a second however often it is asked."""
-
-    def __init__(self, store: Store, spool: Spool, min_free_bytes: int) -> None:
-        self._store, self._spool, self._min_free_bytes = store, spool, min_free_bytes
-        self._lock = threading.Lock()
-        self._asked: dict[str, tuple[float, str]] = {}
-
-    def database(self) -> str:
-        return self._cached("database", self._store.probe)
-
-    def spool(self) -> str:
-        def probe() -> None:
-            self._spool.probe()
-            if self._spool.free_bytes() < self._min_free_bytes:
-                raise StoreError(f"spool: less than {self._min_free_bytes} bytes free")
-
-        return self._cached("spool", probe)
-
-    def _cached(self, name: str, probe: Callable[[], None]) -> str:
-        with self._lock:
-            at, problem = self._asked.get(name, (-1.0, ""))
-            if time.monotonic() - at > 1:
-                try:
-                    probe()
-                    problem = ""
-                except StoreError as error:
-                    problem = str(error)
-                self._asked[name] = (time.monotonic(), problem)
-            return problem
-
-
-def _child_main(parent: int, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    target(*arguments)
+    def _judging(self) -> str:
+        return "" if self._worker.working else "the worker is down or still loading the index"

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from diptych import jobs
 from diptych import log as logs
@@ -28,7 +29,8 @@ from diptych.volume.decoders import DecoderPool
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 0.1
-LEASE_SECONDS = 3600.0
+# A claim lapses after this long without a heartbeat, and then belongs to whoever asks.
+LEASE_SECONDS = 60.0
 # After an error that may pass (database away), and between attempts on one revision.
 RETRY_SECONDS = 1.0
 # How soon a command's note is heeded.
@@ -53,7 +55,7 @@ def main(config: Config, name: str, started: Connection) -> None:
         return
     policy = Policy(name="bundled", version=1, d_max=embedder.model.d_max)
     with store.write() as connection:
-        policies.register(connection, f"{policy.name}/{policy.version}", policy.canonical_json())
+        policies.register(connection, policy.label, policy.canonical_json())
         said = f"{embedder.model.name} {embedder.fingerprint} {embedder.provider}"
         counters.set_gauge(connection, "model_info", 1, said)
         counters.set_gauge(connection, "diptych_index_vectors", len(index))
@@ -72,10 +74,15 @@ def main(config: Config, name: str, started: Connection) -> None:
             fingerprint_id,
             policy,
             spool.path,
-            config.data / "audit-head.json",
+            config.data / "audit-heads.jsonl",
         )
         scheduler = jobs.start(config, store, spool, lambda: pipeline.index)
-        notes = _Notes(store, lambda: rebuild(config, store, embedder, fingerprint_id))
+        jobs.every(scheduler, LEASE_SECONDS / 4, lambda: work.renew(store, name, LEASE_SECONDS))
+        notes = _Notes(
+            store,
+            lambda: rebuild(config, store, embedder, fingerprint_id),
+            config.index_folder,
+        )
         started.send(True)
         started.close()
         _judge_until(stop, store, pipeline, notes, name, decode.attempts)
@@ -146,8 +153,8 @@ class _Notes:
     Looked at between two series, by the thread that adds to the index.
     """
 
-    def __init__(self, store: Store, build: Callable[[], SearchIndex]) -> None:
-        self._store, self._build = store, build
+    def __init__(self, store: Store, build: Callable[[], SearchIndex], folder: Path) -> None:
+        self._store, self._build, self._folder = store, build, folder
         self._seen = self._read()
         self._read_at = time.monotonic()
 
@@ -160,8 +167,8 @@ class _Notes:
             # Forgetting is rare: a fresh build also gives the memory of removed vectors back.
             pipeline.index = self._build()
             log.info("index built anew: %d vectors", len(pipeline.index))
-            with self._store.write() as connection:
-                counters.set_gauge(connection, "diptych_index_vectors", float(len(pipeline.index)))
+            # The snapshot on disk would keep the forgotten vectors.
+            jobs.save_snapshot(self._store, pipeline.index, self._folder)
             self._seen = seen
 
     def _read(self) -> tuple[int, int]:

@@ -11,10 +11,10 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage, generate_uid
 
-from conftest import Archive
 from diptych.audit import verify
 from diptych.demo import copies
 from diptych.judge import proxy
+from judged import Archive
 from running import instance, series
 
 Bodies = dict[str, list[Dataset]]
@@ -254,6 +254,6 @@ def test_every_verdict_keeps_a_proxy_its_evidence_and_a_chain_that_verifies(
     assert proxy.decode(data).values.ndim == 3
     assert own.rows("SELECT count(*) FROM evidence") == [(2,)]
     with own.store.read() as connection:
-        found = verify.verify(connection, tmp_path / "audit-head.json")
+        found = verify.verify(connection, tmp_path / "audit-heads.jsonl")
     assert found.problems == ()
     assert found.verdicts == 2

@@ -25,11 +25,19 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pynetdicom import AE
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from diptych import reports
 from diptych.audit import verdicts, work
 from diptych.audit.store import Store
+from diptych.config import Config, load
 from diptych.demo import copies, phantoms, shipped
 from diptych.demo.series import phantom_series
 from diptych.errors import ConfigError, DiptychError, StoreError
@@ -38,6 +46,9 @@ from diptych.errors import ConfigError, DiptychError, StoreError
 QUIET_SECONDS = "2"
 ANY_PORTS = ("--dicom-port", "0", "--http-port", "0")
 START_SECONDS = 180.0
+# How long an answer may take, and how often a lost association is opened again.
+ANSWER_SECONDS = 120.0
+ASSOCIATIONS = 3
 # A 200-slice CT takes a few seconds on two cores; a loaded machine gets plenty.
 VERDICT_SECONDS = 900.0
 # PS3.8 section 9.3.2.2: presentation context identifiers are odd numbers up to 255.
@@ -82,7 +93,12 @@ class Delivery:
         return str(self.instances[0].get("SeriesInstanceUID", ""))
 
 
-def run(folder: Path | None, json_file: Path | None, keep: Path | None) -> int:
+def run(
+    folder: Path | None,
+    json_file: Path | None,
+    keep: Path | None = None,
+    config_file: Path | None = None,
+) -> int:
     """Run the demo; returns the exit status. Raises DiptychError when it cannot be run."""
     terminal = Console(stderr=True)
     with ExitStack() as stack:
@@ -91,16 +107,18 @@ def run(folder: Path | None, json_file: Path | None, keep: Path | None) -> int:
         else:
             data = keep.absolute()
             if data.exists() and any(data.iterdir()):
-                raise ConfigError(f"--keep {data}: the demo needs a new or empty folder")
+                raise ConfigError(f"--data {data}: the demo needs a new or empty folder")
         progress = stack.enter_context(_progress(terminal))
         rounds = _own(folder, progress) if folder else _generated(progress)
-        port, process = stack.enter_context(_daemon(data, progress))
-        store = Store(f"sqlite:///{data / 'diptych.sqlite3'}")
+        config = load(config_file, {"data": data})
+        port, process = stack.enter_context(_daemon(config, config_file, progress))
+        store = Store(config.database_url)
         stack.callback(store.close)
         resends = 0
         for number, deliveries in enumerate(rounds, 1):
             resends += sum(delivery.expected == "resend" for delivery in deliveries)
-            _send_all(port, deliveries, progress, f"round {number}: sending")
+            title = config.dicom.ae_title
+            _send_all(port, title, deliveries, progress, f"round {number}: sending")
             _await(store, process, rounds[:number], resends, progress, f"round {number}: judging")
         rows = _rows(store, [delivery for deliveries in rounds for delivery in deliveries])
     good = all(row["as_expected"] for row in rows)
@@ -189,9 +207,12 @@ def _copy(original: Delivery, kind: str, seed: int) -> Delivery:
 
 
 @contextmanager
-def _daemon(data: Path, progress: Progress) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """A daemon process on ``data``; stopped by SIGTERM at the end."""
+def _daemon(
+    config: Config, config_file: Path | None, progress: Progress
+) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """A daemon process on the data folder; stopped by SIGTERM at the end."""
     task = progress.add_task("starting the daemon", total=None)
+    data, more = config.data, ("--config", str(config_file)) if config_file else ()
     data.mkdir(parents=True, exist_ok=True)
     settings = {
         "DIPTYCH_SEARCH__MODE": "hnsw",
@@ -200,7 +221,7 @@ def _daemon(data: Path, progress: Progress) -> Iterator[tuple[int, subprocess.Po
     }
     with (data / "daemon.log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 - ourselves
-            [sys.executable, "-m", "diptych", "serve", "--data", str(data), *ANY_PORTS],
+            [sys.executable, "-m", "diptych", "serve", "--data", str(data), *more, *ANY_PORTS],
             env={**os.environ, **settings},
             stdout=log,
             stderr=log,
@@ -234,35 +255,55 @@ def _log(data: Path) -> str:
 
 
 def _send_all(
-    port: int, deliveries: Sequence[Delivery], progress: Progress, description: str
+    port: int,
+    ae_title: str,
+    deliveries: Sequence[Delivery],
+    progress: Progress,
+    description: str,
 ) -> None:
-    """Each series over an association of its own; a refused instance is said."""
+    """Each series over an association of its own; what was not kept is said."""
     total = sum(len(delivery.instances) for delivery in deliveries)
     task = progress.add_task(description, total=total)
     for delivery in deliveries:
         for part in _parts(delivery.instances):
-            ae = AE("DEMO")
-            for sop_class, syntax in sorted(_contexts(part)):
-                ae.add_requested_context(sop_class, syntax)
-            association = ae.associate("127.0.0.1", port, ae_title="DIPTYCH")
-            if not association.is_established:
-                raise DiptychError("the daemon did not accept an association")
-            for instance in part:
-                _send(association, instance, progress)
-                progress.advance(task)
-            association.release()
+            _send_part(port, ae_title, part, progress, task)
     progress.remove_task(task)
 
 
-def _send(association: Any, instance: Dataset, progress: Progress) -> None:
+def _send_part(port: int, ae_title: str, part: Series, progress: Progress, task: TaskID) -> None:
+    """One association; when it is lost, another one goes on where it ended, as a router would."""
+    sent = 0
+    for _ in range(ASSOCIATIONS):
+        ae = AE("DEMO")
+        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ANSWER_SECONDS
+        for sop_class, syntax in sorted(_contexts(part)):
+            ae.add_requested_context(sop_class, syntax)
+        association = ae.associate("127.0.0.1", port, ae_title=ae_title)
+        while association.is_established and sent < len(part):
+            if _send(association, part[sent], progress):
+                sent += 1
+                progress.advance(task)
+        if association.is_established:
+            association.release()
+        if sent == len(part):
+            return
+    raise DiptychError(f"the daemon ended {ASSOCIATIONS} associations before all was sent")
+
+
+def _send(association: Any, instance: Dataset, progress: Progress) -> bool:
+    """Whether the instance was answered, or can never be sent."""
     try:
         status = association.send_c_store(instance).get("Status")
     except (ValueError, AttributeError, TypeError, KeyError) as error:
         progress.console.print(f"not sent: {type(error).__name__}")
-        return
+        return True
+    except RuntimeError:  # the association ended in between
+        return False
+    if status is None:
+        return False
     if status != 0x0000:
-        said = "no answer" if status is None else f"0x{status:04X}"
-        progress.console.print(f"refused: {said}")
+        progress.console.print(f"refused: 0x{status:04X}")
+    return True
 
 
 def _contexts(instances: Series) -> set[tuple[str, str]]:

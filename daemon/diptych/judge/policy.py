@@ -46,10 +46,15 @@ class Policy:
                 f"{self.min_related} and {self.min_coverage}"
             )
 
+    @property
+    def label(self) -> str:
+        """What a verdict names: name, version and the beginning of the hash of the numbers."""
+        return f"{self.name}/{self.version}+{self.sha256()[:12]}"
+
     def canonical_json(self) -> str:
         """The same text for the same policy, whatever wrote it: sorted keys, no spaces."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     def sha256(self) -> str:
-        """Hex digest of the canonical JSON: what a verdict names."""
+        """Hex digest of the canonical JSON."""
         return sha256(self.canonical_json().encode()).hexdigest()

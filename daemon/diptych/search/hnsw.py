@@ -7,12 +7,17 @@ its own search effort along.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+
+# usearch 2.26.6 loaded before onnxruntime 1.31.1 kills the process when the latter is imported.
+with contextlib.suppress(ImportError):
+    import onnxruntime  # noqa: F401
 from usearch.index import BatchMatches, Index, Matches, MetricKind, ScalarKind
 
 from diptych.search.index import (

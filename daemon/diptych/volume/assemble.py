@@ -82,7 +82,9 @@ def modality_values(plane: Plane) -> npt.NDArray[np.float64]:
         values = (-1.0 if plane.signed else 2.0**plane.bits_stored - 1.0) - values
     elif plane.photometric == "MONOCHROME1":
         values = -values
-    return values * plane.RescaleSlope + plane.RescaleIntercept
+    values *= plane.RescaleSlope
+    values += plane.RescaleIntercept
+    return values
 
 
 def _pixels(plane: Plane) -> Array:
