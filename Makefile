@@ -39,7 +39,7 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-cache
 
 test: lint
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST)
 
 lock:
 	uv pip compile --quiet pyproject.toml --extra cpu --group dev --universal --python-version 3.11 \

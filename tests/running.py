@@ -202,6 +202,7 @@ def send(
     instances: Iterable[Dataset],
     calling: str = "SENDER",
     called: str = "DIPTYCH",
+    patience: float = 20,
 ) -> list[int]:
     """Send over one association; returns the statuses (-1: no answer), fewer if it was lost."""
     wanted = list(instances)
@@ -210,7 +211,7 @@ def send(
         (str(d.SOPClassUID), str(d.file_meta.TransferSyntaxUID)) for d in wanted
     }:
         ae.add_requested_context(sop_class, syntax)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 20
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = patience
     association = ae.associate("127.0.0.1", port, ae_title=called)
     statuses = []
     for data_set in wanted:

@@ -255,17 +255,12 @@ class _Daemon:
                     work.release(self._store, child.incarnation, forgive=False)
                 else:
                     receipts.close_associations_of(self._store, child.incarnation)
-                    self._remove_orphans()
+                    for path in self._spool.orphans(child.incarnation):
+                        path.unlink(missing_ok=True)
             except StoreError as error:
                 log.error("%s: not restarted yet: %s", child.name, error)
                 continue
             child.start()
-
-    def _remove_orphans(self) -> None:
-        """With a single acceptor every transfer in flight was the dead one's."""
-        if len(self._acceptors) == 1:
-            for path in self._spool.orphans():
-                path.unlink(missing_ok=True)
 
     def _stop_children(self) -> None:
         processes = [child.process for child in self._children if child.process is not None]

@@ -87,7 +87,8 @@ def _deliver(daemon: Daemon, wanted: list[Dataset], acknowledged: dict[str, str]
     """One association; whatever was answered with success is written down."""
     pending = [d for d in wanted if d.SOPInstanceUID not in acknowledged]
     try:
-        statuses = send(daemon.port, pending)
+        # A killed peer never answers; what was not answered is sent again.
+        statuses = send(daemon.port, pending, patience=3)
     except (AssertionError, OSError):  # no ports: it is down
         return
     for data_set, status in zip(pending, statuses, strict=False):

@@ -143,6 +143,17 @@ def known_locators(store: Store) -> dict[str, int]:
         }
 
 
+def mark_lost(store: Store, locators: list[str]) -> None:
+    """These files are gone without having been purged: the next content of the kind is kept."""
+    with store.write() as connection:
+        for locator in locators:
+            connection.execute(
+                update(blob)
+                .where(blob.c.locator == locator, blob.c.purged_at.is_(None))
+                .values(purged_at=now())
+            )
+
+
 def was_purged(store: Store, locator: str) -> bool:
     """Whether this file's row says that it is purged: only the removal itself was cut off."""
     with store.read() as connection:

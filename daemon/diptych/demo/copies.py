@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless
@@ -107,7 +109,7 @@ def lossless_j2k(series: Series, seed: int) -> Series:
                 instance, _plane(instance)
             )  # Dataset.decompress fails on a codestream's own sign
         instance.compress(JPEG2000Lossless, generate_instance_uid=False)
-    return copies
+    return [_rewritten(instance) for instance in copies]
 
 
 def rotated_noisy(
@@ -133,6 +135,14 @@ def rotated_noisy(
         turned += noise * (high - low) * rng.standard_normal(turned.shape, dtype=np.float32)
         _store(instance, turned)
     return copies
+
+
+def _rewritten(instance: Dataset) -> Dataset:
+    """Written and read again: a data set remembers the encoding it was once read in."""
+    buffer = BytesIO()
+    instance.save_as(buffer, enforce_file_format=True)
+    buffer.seek(0)
+    return dcmread(buffer)
 
 
 def _replaced(value: str, seed: int) -> UID:

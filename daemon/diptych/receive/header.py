@@ -61,10 +61,15 @@ def identify(
     if not sop_class or not sop_instance:
         raise Mismatch(f"{_KEYWORDS[_SOP_INSTANCE if sop_class else _SOP_CLASS]} is empty")
     study, series = _uid(values, _STUDY), _uid(values, _SERIES)
-    if series:
-        return Identity(sop_class, sop_instance, study or "unknown", series)
-    made_up = hashlib.sha256(f"{association}\n{study}".encode()).hexdigest()[:32]
-    return Identity(sop_class, sop_instance, study or "unknown", f"synthetic.{made_up}", True)
+    synthetic = not series
+    series = series or _made_up(f"{association}\n{study}")
+    # Without a study: two series must not look as if they shared one.
+    return Identity(sop_class, sop_instance, study or _made_up(series), series, synthetic)
+
+
+def _made_up(text: str) -> str:
+    """A name that is no UID, the same for the same text."""
+    return f"synthetic.{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
 def _read(path: Path, offset: int, transfer_syntax_uid: str, limit: int) -> dict[int, bytes]:

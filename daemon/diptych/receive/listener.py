@@ -18,10 +18,12 @@ import uuid
 from collections import Counter
 from typing import Any
 
+from pydicom._uid_dict import UID_dictionary
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
 )
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import Verification
@@ -43,6 +45,11 @@ OUT_OF_RESOURCES = 0xA700
 MISMATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 
+# Result, source and reason of an A-ASSOCIATE-RJ (PS3.8 table 9-21): permanent, service user.
+CALLING_AE_TITLE_NOT_RECOGNISED = (0x01, 0x01, 0x03)
+
+_STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."
+
 # How often ended associations are noticed, in seconds: a series waits this much longer at most.
 SWEEP_SECONDS = 0.5
 
@@ -61,8 +68,11 @@ class Listener:
     def start(self, listening: Any) -> None:
         """Accept associations on ``listening`` until ``stop``."""
         pynetdicom_hooks.receive_into(self._new_part)
+        pynetdicom_hooks.answer_every_store()
         self._ae = application_entity(self._config)
+        self._storage = set(storage_sop_classes(self._config))
         handlers = [
+            (evt.EVT_CONN_CLOSE, pynetdicom_hooks.forget_if_silent),
             (evt.EVT_REQUESTED, self._on_requested),
             (evt.EVT_REJECTED, self._on_rejected),
             (evt.EVT_C_STORE, self._on_store),
@@ -98,10 +108,8 @@ class Listener:
                 printable(calling),
                 address,
             )
+            pynetdicom_hooks.reject(association, CALLING_AE_TITLE_NOT_RECOGNISED)
             self._count("diptych_associations_rejected_total", "calling-ae")
-            # Rejected permanent, by the service user, calling AE title not recognised (PS3.8
-            # table 9-21).
-            association.acse.send_reject(0x01, 0x01, 0x03)
             return
         with self._lock:
             self._associations[association] = _Peer(source, calling, address)
@@ -116,21 +124,21 @@ class Listener:
 
     def _new_part(self, association: Any) -> Part:
         peer = self._peer(association)
-        part = self._spool.part(peer.name)
+        part = self._spool.part(peer.name, self._acceptor)
         peer.parts.append(part)
         return part
 
     def _on_store(self, event: Any) -> int | Dataset:
         part = pynetdicom_hooks.part_of(event.request)
+        if part is None:
+            return self._refuse(CANNOT_UNDERSTAND, "unparsable", "the request has no data set")
         peer = self._peer(event.assoc)
         try:
             return self._store_instance(event, part, peer)
         except header.Mismatch as error:
             return self._refuse(MISMATCH, "mismatch", str(error))
         except header.Unparsable as error:
-            self._spool.put_in_quarantine(
-                part, self._config.spool.quarantine_files, self._config.spool.quarantine_bytes
-            )
+            self._quarantine(part)
             return self._refuse(CANNOT_UNDERSTAND, "unparsable", str(error))
         except StoreError as error:
             self.last_failure = time.monotonic()
@@ -139,6 +147,9 @@ class Listener:
         except OSError as error:
             self.last_failure = time.monotonic()
             return self._refuse(OUT_OF_RESOURCES, "storage", f"spool: {error.strerror}")
+        except Exception as error:  # the library would answer by itself, uncounted and unlogged
+            self.last_failure = time.monotonic()
+            return self._refuse(OUT_OF_RESOURCES, "storage", f"internal: {type(error).__name__}")
         finally:
             try:
                 part.discard()
@@ -154,6 +165,8 @@ class Listener:
             return self._refuse(OUT_OF_RESOURCES, "low-space", "too little space left")
         part.flush_to_reader()
         request, syntax = event.request, event.context.transfer_syntax
+        if request.AffectedSOPClassUID not in self._storage:
+            raise header.Mismatch("SOP Class UID of the command is empty or not stored here")
         offset = data_set_offset(part.path)
         identity = header.identify(
             part.path,
@@ -181,9 +194,9 @@ class Listener:
             recorded = receipts.record(
                 self._store, peer.source, peer.association_id, identity, stored, failures
             )
-        except (StoreError, OSError):
-            self._spool.remove(locator)
+        except Exception:
             self._give_back(failures)
+            self._spool.remove(locator)
             raise
         if recorded.bytes_known:
             self._spool.remove(locator)
@@ -191,6 +204,13 @@ class Listener:
         self.last_failure = None
         peer.received += 1
         return SUCCESS
+
+    def _quarantine(self, part: Part) -> None:
+        limits = self._config.spool
+        try:
+            self._spool.put_in_quarantine(part, limits.quarantine_files, limits.quarantine_bytes)
+        except OSError as error:
+            log.error("spool: no copy in quarantine: %s", error.strerror)
 
     def _refuse(self, status: int, reason: str, why: str) -> Dataset:
         log.warning("C-STORE answered 0x%04X (%s): %s", status, reason, why)
@@ -279,10 +299,23 @@ def application_entity(config: Config) -> AE:
         refused.add(DeflatedExplicitVRLittleEndian)
     if not config.dicom.big_endian:
         refused.add(ExplicitVRBigEndian)
-    syntaxes = [uid for uid in ALL_TRANSFER_SYNTAXES if uid not in refused]
+    # Of several offered in one context the first of ours is taken: explicit before implicit keeps
+    # private VRs, native before compressed never makes a sender compress.
+    ranked = dict.fromkeys([ExplicitVRLittleEndian, *ALL_TRANSFER_SYNTAXES])
+    syntaxes = [uid for uid in ranked if uid not in refused]
     ae.add_supported_context(Verification)
-    for context in AllStoragePresentationContexts:
-        ae.add_supported_context(context.abstract_syntax, syntaxes)
-    for uid in config.dicom.private_sop_classes:
+    for uid in storage_sop_classes(config):
         ae.add_supported_context(uid, syntaxes)
     return ae
+
+
+def storage_sop_classes(config: Config) -> list[str]:
+    """Every storage SOP class of PS3.6 table A-1 that lies below the image storage root, retired
+    ones too (old modalities send them), and the configured private ones."""
+    known = [
+        uid
+        for uid, (name, kind, *_) in UID_dictionary.items()
+        if kind == "SOP Class" and uid.startswith(_STORAGE_ROOT) and "Storage" in name
+    ]
+    listed = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
+    return list(dict.fromkeys([*listed, *known, *config.dicom.private_sop_classes]))

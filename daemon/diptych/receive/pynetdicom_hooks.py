@@ -5,12 +5,23 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
-from pynetdicom import AE, _config, dimse_messages
+from pydicom import config as pydicom_config
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filewriter import write_file_meta_info
+from pynetdicom import AE, _config, dimse_messages, transport
+from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.transport import ThreadedAssociationServer
 
+from diptych.receive.header import UID_BYTES
 from diptych.receive.spool import Part
+
+# PS3.7 section 9.3.1.1.
+_C_STORE_RQ = 0x0001
 
 
 def receive_into(make_part: Callable[[Any], Part]) -> None:
@@ -30,12 +41,77 @@ def receive_into(make_part: Callable[[Any], Part]) -> None:
     _config.LOG_REQUEST_IDENTIFIERS = False
     _config.LOG_RESPONSE_IDENTIFIERS = False
     _config.LOG_HANDLER_LEVEL = "none"
+    # pydicom warns about values, and quotes them.
+    pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
+    pydicom_config.settings.writing_validation_mode = pydicom_config.IGNORE
 
 
-def part_of(request: Any) -> Part:
-    """The file of a finished C-STORE request; the event exposes only its path."""
+def answer_every_store() -> None:
+    """Let every C-STORE-RQ reach the handler, which refuses in words what is wrong with it.
+
+    The library ends the association when a UID of the command is missing or longer than 64 bytes,
+    does not answer when one is empty, and chooses the service by the SOP class that the command
+    names: a private one ends the association, Verification is answered with success.
+    """
+    dimse_messages.decode = _decode_command
+    dimse_messages.write_file_meta_info = _write_file_meta
+    Association._serve_request = _serve
+    # The library copies all presentation contexts for every connection, 50 ms each; they are only
+    # read.
+    transport.deepcopy = copy
+    # An AE title with control characters must reach the log line that says how to allow it.
+    _config.VALIDATORS["AE"] = lambda _: (True, "")
+
+
+_library_decode = dimse_messages.decode
+_library_serve = Association._serve_request
+
+
+def _decode_command(encoded: Any, *encoding: bool) -> Dataset:
+    command: Dataset = _library_decode(encoded, *encoding)
+    if command.get("CommandField") == _C_STORE_RQ:
+        for keyword in ("AffectedSOPClassUID", "AffectedSOPInstanceUID"):
+            value = command.get(keyword)
+            if not isinstance(value, str) or len(value) > UID_BYTES:
+                setattr(command, keyword, "")
+    return command
+
+
+def _write_file_meta(file: Any, meta: FileMetaDataset) -> None:
+    write_file_meta_info(file, meta, enforce_standard=False)
+
+
+def _serve(association: Association, message: Any, context_id: int) -> None:
+    if not isinstance(message, C_STORE) or message.MessageID is None:
+        _library_serve(association, message, context_id)
+        return
+    context = association._accepted_cx.get(context_id)
+    if context is None:
+        association.abort()
+        return
+    association._is_paused = True
+    StorageServiceClass(association).SCP(message, context)
+    association._is_paused = False
+
+
+def reject(association: Association, answer: tuple[int, int, int]) -> None:
+    """Reject from EVT_REQUESTED: without the kill the library may close before it has sent."""
+    association.acse.send_reject(*answer)
+    association.kill()
+
+
+def forget_if_silent(event: Any) -> None:
+    """At EVT_CONN_CLOSE: the library waits for an A-ASSOCIATE-RQ until the ACSE timeout even when
+    the peer is gone, so a load balancer's probes would use up ``maximum_associations``."""
+    if event.assoc.requestor.primitive is None:
+        event.assoc.dul.to_user_queue.put(None)
+
+
+def part_of(request: Any) -> Part | None:
+    """The file of a finished C-STORE request (None: it brought no data set); the event exposes
+    only its path."""
     part = request._dataset_file
-    assert isinstance(part, Part)
+    assert part is None or isinstance(part, Part)
     return part
 
 

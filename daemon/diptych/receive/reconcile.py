@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from diptych.audit import receipts
 from diptych.audit.store import Store
 from diptych.errors import StoreError
+from diptych.log import printable
 from diptych.receive import header
 from diptych.receive.spool import Spool, content_sha256, data_set_offset, transfer_syntax
 
@@ -44,15 +45,23 @@ def reconcile(store: Store, spool: Spool, header_limit: int) -> Reconciled:
             spool.remove(locator)
             continue
         try:
+            if source is None:
+                raise StoreError("spool: not a file of ours: another name than we give")
             _register(store, spool, source, locator, header_limit)
             registered += 1
-        except (header.Mismatch, header.Unparsable, StoreError) as error:
+        except (header.Mismatch, header.Unparsable, StoreError, OSError) as error:
             if "database" in str(error):
                 raise
-            log.error("spool: a file that is no instance of ours is left where it is: %s", error)
+            log.error(
+                "spool: %s is left where it is: %s",
+                printable(locator, 200),
+                error.strerror if isinstance(error, OSError) else error,
+            )
             strangers += 1
     if known:
         log.error("spool: %d acknowledged files are gone from disk", len(known))
+        # Whoever sends one of them again must bring the bytes back.
+        receipts.mark_lost(store, list(known))
     return Reconciled(registered, orphans, len(known), strangers)
 
 

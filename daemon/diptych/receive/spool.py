@@ -10,11 +10,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import shutil
 import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
+from io import BufferedWriter
 from pathlib import Path
 
 from pydicom.filereader import read_file_meta_info
@@ -29,6 +32,7 @@ _SHARDS = [f"{n:02x}" for n in range(256)]
 _META_GROUP_LENGTH_AT = 128 + 4 + 8
 _META_STARTS_AT = _META_GROUP_LENGTH_AT + 4
 _CHUNK = 1 << 20
+_LOCATOR = re.compile(r"instances/([^/]+)/[0-9a-f]{2}/[0-9a-f]{32}\.dcm")
 
 
 class Part:
@@ -43,18 +47,20 @@ class Part:
         self.name = str(path)
         self.file = self
         self._error: OSError | None = None
-        self._size = 0
-        self._raw = path.open("xb")
+        self._raw: BufferedWriter | None = None
+        try:
+            self._raw = path.open("xb")
+        except OSError as error:
+            self._error = error
 
     def write(self, data: bytes) -> int:
         """Append; after the first error only swallow, so that the peer can finish and be told."""
-        if self._error is None:
+        if self._raw is not None and self._error is None:
             try:
                 faults.point("receive.write")
                 self._raw.write(data)
             except OSError as error:
                 self._error = error
-        self._size += len(data)
         return len(data)
 
     def flush(self) -> None:
@@ -63,7 +69,7 @@ class Part:
     def flush_to_reader(self) -> None:
         """Let another descriptor see every byte. Raises StoreError if one could not be written."""
         try:
-            if self._error is None:
+            if self._raw is not None and self._error is None:
                 self._raw.flush()
         except OSError as error:
             self._error = error
@@ -73,13 +79,15 @@ class Part:
     def close(self) -> None:
         """Close the file; safe to repeat."""
         try:
-            self._raw.close()
+            if self._raw is not None:
+                self._raw.close()
         except OSError as error:
             self._error = self._error or error
 
     def sync(self) -> None:
         """Bring every byte to the disk. Raises StoreError for any error since the first write."""
         self.flush_to_reader()
+        assert self._raw is not None
         try:
             faults.point("receive.fsync")
             os.fsync(self._raw.fileno())
@@ -115,14 +123,16 @@ class Spool:
         _sync_folder(self._instances)
         _sync_folder(self.folder)
 
-    def part(self, owner: str) -> Part:
-        """A new file for a transfer in flight; ``owner`` is our name for the association."""
-        return Part(self.incoming / f"{owner}.{time.time_ns() // 1000}.{uuid.uuid4().hex}.part")
+    def part(self, association: str, acceptor: str) -> Part:
+        """A new file for a transfer in flight; both arguments are our own names."""
+        began = time.time_ns() // 1000
+        name = f"{association}.{began}.{acceptor}.{uuid.uuid4().hex}.part"
+        return Part(self.incoming / name)
 
     def in_flight(self) -> dict[str, int]:
-        """Transfers in flight: owner → when its transfer began, in UTC microseconds."""
-        names = (path.name.split(".") for path in self.incoming.glob("*.part"))
-        return {owner: int(began) for owner, began, _, _ in names}
+        """Transfers in flight: association → when its transfer began, in UTC microseconds."""
+        names = (path.name.split(".") for path in self.incoming.glob("*.*.*.*.part"))
+        return {association: int(began) for association, began, *_ in names}
 
     def keep(self, part: Part, source: str) -> str:
         """Make a finished transfer durable: fsync, rename, fsync the folder; returns its locator.
@@ -157,15 +167,17 @@ class Spool:
         part.close()
         with self._quarantine_lock:
             part.path.rename(self.quarantine / f"{uuid.uuid4().hex}.dcm")
-            files = sorted(
-                ((p, p.stat()) for p in self.quarantine.iterdir()),
-                key=lambda entry: entry[1].st_mtime_ns,
-            )
-            total = sum(stat.st_size for _, stat in files)
+            files = []
+            for path in self.quarantine.iterdir():
+                with suppress(FileNotFoundError):  # another acceptor made room
+                    stat = path.stat()
+                    files.append((stat.st_mtime_ns, stat.st_size, path))
+            files.sort()
+            total = sum(size for _, size, _ in files)
             while files and (len(files) > max_files or total > max_bytes):
-                oldest, stat = files.pop(0)
+                _, size, oldest = files.pop(0)
                 oldest.unlink(missing_ok=True)
-                total -= stat.st_size
+                total -= size
 
     def free_bytes(self) -> int:
         """Bytes free for us on the spool's file system."""
@@ -184,14 +196,19 @@ class Spool:
         finally:
             path.unlink(missing_ok=True)
 
-    def kept(self) -> Iterator[tuple[str, str]]:
-        """(source, locator) of every kept file."""
-        for path in self._instances.glob("*/*/*.dcm"):
-            yield path.parent.parent.name, str(path.relative_to(self.folder))
+    def kept(self) -> Iterator[tuple[str | None, str]]:
+        """(source, locator) of every kept file; source None: not a name that we give."""
+        for folder, _, names in os.walk(self._instances):
+            for name in names:
+                locator = str((Path(folder) / name).relative_to(self.folder))
+                ours = _LOCATOR.fullmatch(locator)
+                yield (ours[1] if ours else None), locator
 
-    def orphans(self) -> Iterator[Path]:
-        """Transfers that a dead process left behind."""
-        yield from self.incoming.iterdir()
+    def orphans(self, acceptor: str | None = None) -> Iterator[Path]:
+        """What a dead acceptor (None: any process, when none is alive) left half-sent."""
+        for path in self.incoming.glob(f"*.*.{acceptor}.*.part" if acceptor else "*"):
+            if not path.is_dir():
+                yield path
 
 
 def data_set_offset(path: Path) -> int:
@@ -205,7 +222,10 @@ def data_set_offset(path: Path) -> int:
 
 def transfer_syntax(path: Path) -> str:
     """The TransferSyntaxUID (0002,0010) of a Part 10 file we wrote."""
-    return str(read_file_meta_info(path).TransferSyntaxUID)
+    try:
+        return str(read_file_meta_info(path).TransferSyntaxUID)
+    except Exception as error:  # pydicom raises whatever its helpers raise
+        raise StoreError("spool: not a file of ours: no TransferSyntaxUID (0002,0010)") from error
 
 
 def content_sha256(path: Path, offset: int) -> tuple[str, int]:

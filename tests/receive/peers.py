@@ -1,0 +1,243 @@
+"""Peers for the listener's tests: byte-exact C-STORE requests, an acceptor without a daemon."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE
+from pynetdicom.association import Association
+from pynetdicom.dsutils import encode
+
+from diptych.audit import migrate
+from diptych.audit.store import Store
+from diptych.config import Config
+from diptych.receive import acceptor
+from diptych.receive.spool import Spool, content_sha256, data_set_offset
+from running import Daemon
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+PRIVATE_SOP_CLASS = "1.2.826.0.1.3680043.8.498.99.1"
+ANSWER_SECONDS = 30.0
+PIECE = 8192
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def encoded(data_set: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
+    """The data set's bytes in a native or encapsulated little endian syntax."""
+    data = encode(data_set, syntax == ImplicitVRLittleEndian, True)
+    assert data is not None
+    return data
+
+
+class Peer:
+    """One association that sends whatever bytes it is told to, well-formed or not."""
+
+    def __init__(
+        self,
+        port: int,
+        sop_class: str = CT,
+        syntax: str = ExplicitVRLittleEndian,
+        calling: str = "SENDER",
+        called: str = "DIPTYCH",
+    ) -> None:
+        ae = AE(calling)
+        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ANSWER_SECONDS
+        ae.add_requested_context(sop_class, syntax)
+        self.association: Association = ae.associate("127.0.0.1", port, ae_title=called)
+        self._class = sop_class
+        self._message = 0
+        # From here on the association's own thread must not take answers from the queue; one that
+        # was about to look when it was stopped is given the time to look.
+        self.association._reactor_checkpoint.clear()
+        time.sleep(0.02)
+
+    @property
+    def accepted(self) -> bool:
+        return bool(self.association.accepted_contexts)
+
+    def begin(
+        self, instance_uid: bytes | None, data: bytes, sop_class: bytes | None = None
+    ) -> None:
+        """Send the command and ``data`` as fragments of which none is the last."""
+        self._message += 1
+        named = self._class.encode() if sop_class is None else sop_class
+        self._send(0x03, _command(self._message, named, instance_uid, has_data=True))
+        for at in range(0, len(data), PIECE):
+            self._send(0x00, data[at : at + PIECE])
+
+    def finish(self, data: bytes) -> int:
+        """Send ``data`` as the last fragment; returns the status answered, -1 for none."""
+        self._send(0x02, data)
+        return self._answer()
+
+    def store(self, data_set: Dataset) -> int:
+        """Send a data set as explicit little endian."""
+        return self.store_bytes(str(data_set.SOPInstanceUID).encode(), encoded(data_set))
+
+    def store_bytes(
+        self, instance_uid: bytes | None, data: bytes, sop_class: bytes | None = None
+    ) -> int:
+        """Send one C-STORE-RQ (None: without that UID); returns the status, -1 for no answer."""
+        split = max(0, len(data) - 1)
+        self.begin(instance_uid, data[:split], sop_class)
+        return self.finish(data[split:])
+
+    def store_nothing(self, instance_uid: bytes) -> int:
+        """Send a C-STORE-RQ that announces no data set."""
+        self._message += 1
+        command = _command(self._message, self._class.encode(), instance_uid, has_data=False)
+        self._send(0x03, command)
+        return self._answer()
+
+    def release(self) -> None:
+        self.association.release()
+
+    def abort(self) -> None:
+        self.association.abort()
+
+    def vanish(self) -> None:
+        """Close the connection without a word."""
+        connection = self.association.dul.socket.socket
+        connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
+
+    def _send(self, control: int, fragment: bytes) -> None:
+        """One P-DATA-TF PDU with one presentation data value (PS3.8 section 9.3.5)."""
+        context = self.association.accepted_contexts[0].context_id
+        value = struct.pack(">IBB", len(fragment) + 2, context, control) + fragment
+        self.association.dul.socket.send(b"\x04\x00" + struct.pack(">I", len(value)) + value)
+
+    def _answer(self) -> int:
+        _, message = self.association.dimse.get_msg(block=True)
+        return -1 if message is None else int(message.Status)
+
+
+def deliver(
+    port: int, instances: Iterable[Dataset], calling: str = "SENDER", called: str = "DIPTYCH"
+) -> list[int]:
+    """Send instances of one SOP class over one association; the statuses, none if rejected."""
+    wanted = list(instances)
+    peer = Peer(port, str(wanted[0].SOPClassUID), calling=calling, called=called)
+    if not peer.accepted:
+        return []
+    statuses = [peer.store(data_set) for data_set in wanted]
+    peer.release()
+    return statuses
+
+
+def _command(
+    message: int, sop_class: bytes | None, instance_uid: bytes | None, has_data: bool
+) -> bytes:
+    """An encoded C-STORE-RQ command set (PS3.7 table 9.3-1): implicit VR little endian."""
+    elements = b""
+    if sop_class is not None:
+        elements += _element(0x0002, sop_class)
+    elements += _element(0x0100, struct.pack("<H", 0x0001))
+    elements += _element(0x0110, struct.pack("<H", message))
+    elements += _element(0x0700, struct.pack("<H", 0))
+    elements += _element(0x0800, struct.pack("<H", 0x0001 if has_data else 0x0101))
+    if instance_uid is not None:
+        elements += _element(0x1000, instance_uid)
+    return _element(0x0000, struct.pack("<I", len(elements))) + elements
+
+
+def _element(element: int, value: bytes) -> bytes:
+    value += b"\0" * (len(value) % 2)
+    return struct.pack("<HHI", 0x0000, element, len(value)) + value
+
+
+def stored_sha256(daemon: Daemon, instance_uid: str) -> str:
+    """SHA-256 of the data set that lies on disk for an instance."""
+    locator = daemon.value(
+        "SELECT b.locator FROM instance i JOIN blob b ON b.id = i.blob_id "
+        "WHERE i.sop_instance_uid = ?",
+        instance_uid,
+    )
+    path = daemon.data / "spool" / locator
+    return content_sha256(path, data_set_offset(path))[0]
+
+
+def parts(daemon: Daemon) -> list[Path]:
+    """Transfers in flight."""
+    return list((daemon.data / "spool" / "incoming").glob("*.part"))
+
+
+def acceptor_pids(daemon: Daemon) -> list[int]:
+    """The daemon's children that share its DICOM port."""
+    assert daemon.process is not None
+    wanted = f":{daemon.port:04X}"
+    inodes = {
+        f"socket:[{fields[9]}]"
+        for fields in map(str.split, Path("/proc/net/tcp").read_text().splitlines()[1:])
+        if fields[1].endswith(wanted) and fields[3] == "0A"
+    }
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == daemon.process.pid and inodes & {
+                str(descriptor.readlink()) for descriptor in (folder / "fd").iterdir()
+            }:
+                found.append(int(folder.name))
+        except OSError:  # it ended meanwhile
+            continue
+    return sorted(found)
+
+
+class LoneAcceptor:
+    """A real acceptor process on a data folder, without supervisor and worker."""
+
+    def __init__(self, data: Path, **environment: str) -> None:
+        self.data = data
+        with patch.dict(os.environ, environment):
+            config = Config(data=data)
+            self.store = Store(config.database_url)
+            data.mkdir()
+            migrate.upgrade(self.store)
+            self.spool = Spool(config.spool_folder, config.source_names())
+            self.spool.prepare()
+            self._listening = socket.create_server(("127.0.0.1", 0))
+            self.port: int = self._listening.getsockname()[1]
+            context = multiprocessing.get_context("spawn")
+            ours, theirs = context.Pipe(duplex=False)
+            self.refusing = context.Value("b", 0)
+            arguments: Any = (config, self._listening, "lone", theirs, self.refusing)
+            self._process = context.Process(target=acceptor.main, args=arguments)
+            self._process.start()
+        theirs.close()
+        assert ours.poll(60)
+        assert ours.recv() is True
+
+    def kept(self) -> list[str]:
+        return [locator for _, locator in self.spool.kept()]
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.join(10)
+        self._process.kill()
+        self._listening.close()
+        self.store.close()
+
+
+@contextmanager
+def lone_acceptor(data: Path, **environment: str) -> Iterator[LoneAcceptor]:
+    made = LoneAcceptor(data, **environment)
+    try:
+        yield made
+    finally:
+        made.close()
