@@ -136,7 +136,7 @@ def test_the_table_fits_its_width_and_keeps_what_matters(
 
 
 def test_in_a_pipe_the_table_is_whole(diptych: Diptych, deposited: Archive) -> None:
-    done = diptych("verdicts", "--data", deposited.data)
+    done = diptych("verdicts", "--data", deposited.data, COLUMNS="")
     assert "threshold" in done.stdout
     assert "no room for" not in done.stdout
 

@@ -122,7 +122,7 @@ def run(
             _await(store, process, rounds[:number], resends, progress, f"round {number}: judging")
         rows = _rows(store, [delivery for deliveries in rounds for delivery in deliveries])
     good = all(row["as_expected"] for row in rows)
-    Console(width=None if sys.stdout.isatty() else 220).print(reports.table(rows))
+    reports.console().print(reports.table(rows))
     print(_summary(rows, good))  # noqa: T201 - the result
     if json_file is not None:
         json_file.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
