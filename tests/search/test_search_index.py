@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -196,3 +198,10 @@ def test_hnsw_searched_while_added_to_loses_nothing(archive):
         thread.join()
     assert not failures
     assert np.array_equal(index.search(vectors, 1).keys[:, 0], keys)
+
+
+def test_the_index_and_the_models_runtime_live_in_one_process_in_either_order_of_use() -> None:
+    for first, second in (("search.hnsw", "embed.session"), ("embed.session", "search.hnsw")):
+        code = f"import diptych.{first}, diptych.{second}, onnxruntime, usearch.index"
+        done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+        assert done.returncode == 0, f"{code}: {done.returncode} {done.stderr.decode()}"

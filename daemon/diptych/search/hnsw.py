@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-# usearch 2.26.6 loaded before onnxruntime 1.31.1 kills the process when the latter is imported.
-with contextlib.suppress(ImportError):
-    import onnxruntime  # noqa: F401
+# With usearch 2.26.6 loaded, importing onnxruntime 1.31.1 kills the process: it must come first.
+if "usearch" not in sys.modules:
+    with contextlib.suppress(ImportError):
+        import onnxruntime  # noqa: F401
 from usearch.index import BatchMatches, Index, Matches, MetricKind, ScalarKind
 
 from diptych.search.index import (
