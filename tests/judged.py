@@ -62,7 +62,10 @@ class Archive:
             sha256, size = content_sha256(part.path, offset)
             locator = self.spool.keep(part, source)
             stored = receipts.Stored(sha256, syntax, size, locator)
-            receipts.record(self.store, source, None, identity, stored)
+            receipts.record(self.store, source, None, identity, stored, exists=self._is_there)
+
+    def _is_there(self, locator: str) -> bool:
+        return self.spool.path(locator).exists()
 
     def judge(self) -> list[dict[str, Any]]:
         """Seal and judge what was received; the principal verdicts, oldest first."""

@@ -6,7 +6,9 @@ APScheduler only triggers; every job is idempotent and may be missed.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,11 @@ log = logging.getLogger(__name__)
 
 # Files per transaction: keeps each write transaction short.
 PURGE_BATCH = 100
+# One snapshot at a time: the clock's, and the one after a rebuild.
+_saving = threading.Lock()
+# The first check after a start, in seconds: a reading of an earlier run says nothing of this one.
+FIRST_RECALL_SECONDS = 30
+SIZE_SECONDS = 15
 RECALL_SAMPLE = 256
 
 
@@ -44,6 +51,9 @@ def start(
     every(scheduler, times.snapshot, lambda: save_snapshot(store, index(), config.index_folder))
     every(scheduler, times.purge, lambda: purge(config, store, spool))
     every(scheduler, times.recall, lambda: check_recall(store, index()))
+    soon = datetime.now(UTC) + timedelta(seconds=min(times.recall, FIRST_RECALL_SECONDS))
+    scheduler.add_job(_guarded(lambda: check_recall(store, index())), "date", run_date=soon)
+    every(scheduler, SIZE_SECONDS, lambda: write_size(store, index()))
     scheduler.start()
     return scheduler
 
@@ -56,7 +66,8 @@ def every(scheduler: BackgroundScheduler, seconds: float, job: Callable[[], obje
 def save_snapshot(store: Store, index: SearchIndex, folder: Path) -> None:
     """Write the index to disk and its time and size into the database."""
     try:
-        index.save(folder)
+        with _saving:
+            index.save(folder)
     except OSError as error:
         log.error("index snapshot not written, the last one stands: %s", error.strerror)
         return
@@ -87,6 +98,12 @@ def check_recall(store: Store, index: SearchIndex) -> float:
     with store.write() as connection:
         counters.set_gauge(connection, "diptych_index_recall", recall)
     return recall
+
+
+def write_size(store: Store, index: SearchIndex) -> None:
+    """Export how many vectors can be found."""
+    with store.write() as connection:
+        counters.set_gauge(connection, "diptych_index_vectors", float(len(index)))
 
 
 def _remove(spool: Spool, locators: list[str]) -> int:

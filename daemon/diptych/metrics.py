@@ -22,7 +22,7 @@ RELATIONS = (
     "not-screenable",
     "not-an-image",
 )
-STAGES = ("decode", "assemble", "prepare", "embed", "search", "judge", "record", "index")
+STAGES = ("decode", "assemble", "prepare", "embed", "search", "judge")
 STORE_FAILURES = ("storage", "database", "mismatch", "unparsable", "not-authorised", "low-space")
 REJECTIONS = ("calling-ae", "called-ae", "congestion")
 COLLISION_PARTS = ("pixels", "identity", "private", "other")

@@ -35,7 +35,7 @@ from diptych.judge.digest import DIGEST_VERSION, case_digest
 from diptych.judge.ladder import Flag, Relation, SliceHit
 from diptych.judge.policy import Policy
 from diptych.search.archive import SearchIndex
-from diptych.search.index import MISSING
+from diptych.search.index import MISSING, Hits
 from diptych.search.neighbours import nearest
 from diptych.volume.assemble import assemble
 from diptych.volume.decoders import DecoderPool
@@ -56,6 +56,8 @@ class Decoded:
     outcomes: tuple[verdicts.InstanceOutcome, ...]
     reasons: tuple[Reason, ...]
     modality: str | None
+    # Judged slices are gone, purged perhaps: what is left is a fragment of what was judged.
+    fragment: bool
 
 
 @dataclass(frozen=True)
@@ -185,12 +187,14 @@ class Pipeline:
                 )
             )
         modality = modalities.most_common(1)[0][0] if modalities else None
-        return Decoded(tuple(images), tuple(outcomes), tuple(reasons), modality)
+        fragment = any(row.judged_before for row in lost)
+        return Decoded(tuple(images), tuple(outcomes), tuple(reasons), modality, fragment)
 
     def _judge_stacks(
         self, work: Work, decoded: Decoded, stages: Stages
     ) -> list[verdicts.CaseVerdict]:
-        if not decoded.images:
+        if not decoded.images or decoded.fragment:
+            # The whole that was judged stays the archive's: its digest, its vectors, its proxy.
             return []
         cases = []
         for stack in plan(decoded.images).stacks:
@@ -228,10 +232,6 @@ class Pipeline:
             reused = (
                 archive.slice_keys(connection, self._fingerprint_id, match.case_id) if match else []
             )
-            excluded = np.array(
-                sorted(archive.keys_of_series(connection, self._fingerprint_id, work.series_id)),
-                np.uint64,
-            )
             watermark = archive.next_key(connection, self._fingerprint_id) - 1
             if reused:
                 vectors = archive.vectors(
@@ -243,8 +243,9 @@ class Pipeline:
                 vectors = self._embedder.embed(prepared.slices)
             nodes = verdicts.Nodes(digests=prepared.slice_digests, vectors=vectors)
         with stages("search"):
-            hits = nearest(self.index, vectors, lambda keys: np.isin(keys, excluded))
-            slices, owners = self._slice_hits(hits.keys[:, 0], hits.distances[:, 0])
+            hits, by_key = self._search(vectors, work.series_id)
+            slices = _slice_hits(hits, by_key)
+            owners = {owner.case_id: owner for owner in by_key.values()}
         with stages("judge"):
             evidence = ladder.gather(
                 slices,
@@ -328,21 +329,26 @@ class Pipeline:
             patient,
         )
 
-    def _slice_hits(
-        self, keys: NDArray[np.uint64], distances: NDArray[np.float32]
-    ) -> tuple[list[SliceHit], dict[int, archive.Owner]]:
-        """Nearest nodes → the cases that own them (equation (1)'s N[q_m])."""
-        wanted = [int(key) for key in keys if key != MISSING]
-        with self._store.read() as connection:
-            by_key = archive.owners(connection, self._fingerprint_id, wanted)
-        slices = []
-        for key, distance in zip(keys, distances, strict=True):
-            owner = by_key.get(int(key))
-            if owner is None:
-                slices.append(SliceHit(None, float("inf")))
-            else:
-                slices.append(SliceHit(owner.case_id, float(distance)))
-        return slices, {owner.case_id: owner for owner in by_key.values()}
+    def _search(
+        self, vectors: NDArray[np.float32], series_id: int
+    ) -> tuple[Hits, dict[int, archive.Owner]]:
+        """The nearest nodes of other series, and who owns them.
+
+        Asked while searching, so that a node that was forgotten or handed over meanwhile is
+        neither a hit nor a match of the series with itself.
+        """
+        owners: dict[int, archive.Owner] = {}
+
+        def excluded(keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
+            with self._store.read() as connection:
+                found = archive.owners(connection, self._fingerprint_id, keys.tolist())
+            owners.update(found)
+            return np.array(
+                [key not in found or found[key].series_id == series_id for key in keys.tolist()],
+                np.bool_,
+            )
+
+        return nearest(self.index, vectors, excluded), owners
 
     def _collisions(self, work: Work, decoded: Decoded) -> dict[int, set[str]]:
         outcomes = {outcome.instance_id: outcome for outcome in decoded.outcomes}
@@ -361,6 +367,16 @@ class Pipeline:
         if len(keys):
             self.index.add(keys, vectors)
         chain.write_head(self._head_file, *head)
+
+
+def _slice_hits(hits: Hits, owners: dict[int, archive.Owner]) -> list[SliceHit]:
+    """Nearest nodes → the cases that own them (equation (1)'s N[q_m])."""
+    return [
+        SliceHit(None, float("inf"))
+        if key == MISSING
+        else SliceHit(owners[int(key)].case_id, float(distance))
+        for key, distance in zip(hits.keys[:, 0], hits.distances[:, 0], strict=True)
+    ]
 
 
 def _candidates(evidence: ladder.Evidence) -> list[verdicts.Candidate]:
@@ -390,6 +406,8 @@ def _evidence(evidence: ladder.Evidence, judgement: ladder.Judgement) -> dict[st
 def _without_a_stack(decoded: Decoded) -> verdicts.CaseVerdict:
     """A series without any plane: not-an-image if nothing in it claims to be one."""
     reasons = Counter(reason for reason in decoded.reasons if reason != Reason.NOT_AN_IMAGE)
+    if decoded.fragment:
+        reasons = Counter({Reason.SPOOL_FILE_LOST: 1})
     image = bool(reasons)
     return verdicts.CaseVerdict(
         signature=None,

@@ -202,6 +202,7 @@ class _Daemon:
         self._acceptors = [
             _Child(f"acceptor {i}", self._start_acceptor(i)) for i in range(config.dicom.acceptors)
         ]
+        self._been_ready = False
         self._worker = _Child("worker", self._start_worker)
         self._readings = Readings(
             store, spool, config.spool.min_free_bytes, self._receiving, self._judging
@@ -225,7 +226,7 @@ class _Daemon:
             while not stop.wait(0.05):
                 self._watch()
                 if not said and all(child.ready for child in self._children):
-                    said = True
+                    said = self._been_ready = True
                     ports = Ports(self._dicom.getsockname()[1], self._http.getsockname()[1])
                     log.info(
                         "ready: version %s, DICOM port %d, HTTP port %d",
@@ -244,7 +245,12 @@ class _Daemon:
 
     def _watch(self) -> None:
         for child in self._children:
-            child.poll_ready()
+            try:
+                child.poll_ready()
+            except ConfigError as error:
+                if not self._been_ready:
+                    raise
+                log.error("%s cannot work: %s", child.name, error)
             if child.process.is_alive():
                 continue
             if time.monotonic() - child.started_at < RESTART_SECONDS:

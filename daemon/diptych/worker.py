@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+
+from sqlalchemy.exc import DataError, IntegrityError
 
 from diptych import jobs
 from diptych import log as logs
@@ -49,7 +52,17 @@ def main(config: Config, name: str, started: Connection) -> None:
         fingerprint_id = archive.fingerprint_id(
             store, embedder.fingerprint, embedder.model.name, embedder.dimension
         )
+        # Read before the index is built: what is forgotten meanwhile is heeded afterwards.
+        notes = _Notes(
+            store,
+            lambda: rebuild(config, store, embedder, fingerprint_id),
+            config.index_folder,
+        )
         index = open_index(config, store, embedder, fingerprint_id)
+    except StoreError as error:
+        # It may pass: the supervisor starts this process again.
+        log.error("cannot begin: %s", error)
+        sys.exit(1)
     except DiptychError as error:
         started.send(str(error))
         return
@@ -78,11 +91,6 @@ def main(config: Config, name: str, started: Connection) -> None:
         )
         scheduler = jobs.start(config, store, spool, lambda: pipeline.index)
         jobs.every(scheduler, LEASE_SECONDS / 4, lambda: work.renew(store, name, LEASE_SECONDS))
-        notes = _Notes(
-            store,
-            lambda: rebuild(config, store, embedder, fingerprint_id),
-            config.index_folder,
-        )
         started.send(True)
         started.close()
         _judge_until(stop, store, pipeline, notes, name, decode.attempts)
@@ -200,11 +208,11 @@ def _judge_until(
 def _judge_one(
     store: Store, pipeline: Pipeline, claimed: work.Work, name: str, attempts: int
 ) -> None:
-    if claimed.attempts > attempts:
-        log.error("series %d given up after %d attempts", claimed.series_id, attempts)
-        pipeline.give_up(claimed, f"{attempts} attempts ended without a verdict")
-        return
     try:
+        if claimed.attempts > attempts:
+            log.error("series %d given up after %d attempts", claimed.series_id, attempts)
+            pipeline.give_up(claimed, f"{attempts} attempts ended without a verdict")
+            return
         began = time.perf_counter()
         for case in pipeline.judge(claimed):
             if case.principal:
@@ -217,8 +225,10 @@ def _judge_one(
                     case.slices,
                     time.perf_counter() - began,
                 )
-    except StoreError:
-        work.release(store, name, forgive=True)
+    except StoreError as error:
+        # A database that is away is not the series' fault; a row it refuses is.
+        passing = not isinstance(error.__cause__, (DataError, IntegrityError))
+        work.release(store, name, forgive=passing)
         raise
     except Exception:
         # A bug of ours must not stop the queue: the attempt counts, the log says where.

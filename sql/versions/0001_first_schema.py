@@ -78,6 +78,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_event")),
         comment="Append-only and chained: see audit.chain. Identifiers only as salted commitments.",
     )
+    with op.batch_alter_table("event", schema=None) as batch_op:
+        batch_op.create_index("ix_event_kind_seq", ["kind", "seq"], unique=False)
+
     op.create_table(
         "fingerprint",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -119,6 +122,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("last_received_at", sa.BigInteger(), nullable=False),
         sa.Column("receiving", sa.Boolean(), nullable=False),
+        sa.Column("receiving_since", sa.BigInteger(), nullable=False),
         sa.Column("new_content", sa.Boolean(), nullable=False),
         sa.Column("revisions", sa.Integer(), nullable=False),
         sa.Column("resends", sa.Integer(), nullable=False),
@@ -574,6 +578,9 @@ def downgrade() -> None:
     op.drop_table("policy")
     op.drop_table("gauge")
     op.drop_table("fingerprint")
+    with op.batch_alter_table("event", schema=None) as batch_op:
+        batch_op.drop_index("ix_event_kind_seq")
+
     op.drop_table("event")
     op.drop_table("counter")
     op.drop_table("collection")

@@ -101,14 +101,6 @@ def test_a_case_of_constant_planes_only_is_no_evidence(empty):
     assert match(empty, "some") == 2
 
 
-def test_keys_of_a_series_are_those_it_owns_in_every_stack_and_revision(filled):
-    with filled.store.read() as connection:
-        own = archive.keys_of_series(connection, filled.fingerprint, 1)
-        of_b = archive.keys_of_series(connection, filled.fingerprint, 2)
-    assert own == {key for (key,) in filled.rows("SELECT key FROM node WHERE case_id IN (1, 2)")}
-    assert of_b == set()
-
-
 def test_slice_keys_are_those_of_the_newest_revision(empty):
     empty.judge("A", stack("a", nodes=nodes_of("x")), contents=["a"])
     empty.judge("A", stack("b", nodes=nodes_of("x", "y")), contents=["a", "b"])

@@ -400,3 +400,16 @@ def test_receipts_of_a_database_that_is_away_are_refused(empty):
     empty.database.mkdir()
     with pytest.raises(StoreError, match="audit database"):
         empty.receive("A", ["a"])
+
+
+def test_a_series_that_never_rests_is_sealed_at_the_hard_limit_and_reports_its_age(empty):
+    empty.receive("A", ["a"])
+    began = now() - 100 * work.MICROSECONDS
+    empty.tamper(f"UPDATE series SET receiving_since = {began}")
+    empty.receive("A", ["b"])  # just now: it is not quiet
+    rule = work.Quiet(quiet_seconds=10, association_seconds=60, hard_limit_seconds=200)
+    assert work.seal_complete(empty.store, rule, {}) == 0
+    with empty.store.read() as connection:
+        assert work.pending(connection) == (1, began)
+    rule = work.Quiet(quiet_seconds=10, association_seconds=60, hard_limit_seconds=50)
+    assert work.seal_complete(empty.store, rule, {}) == 1

@@ -257,3 +257,26 @@ def test_every_verdict_keeps_a_proxy_its_evidence_and_a_chain_that_verifies(
         found = verify.verify(connection, tmp_path / "audit-heads.jsonl")
     assert found.problems == ()
     assert found.verdicts == 2
+
+
+def test_a_late_slice_after_the_purge_leaves_the_judged_whole_in_place(
+    own: Archive, bodies: Bodies
+) -> None:
+    own.add(bodies["head-0"][:15])
+    for path in (own.spool.folder / "instances").glob("*/*/*.dcm"):
+        path.unlink()
+    row = own.add(bodies["head-0"][15:])
+    assert (row["relation"], row["reason"]) == ("not-screenable", "spool-file-lost")
+    assert own.add(copies.new_uids(bodies["head-0"][:15], 6))["relation"] == "exact"
+
+
+def test_a_series_whose_files_were_lost_is_judged_when_it_is_sent_again(
+    own: Archive, bodies: Bodies
+) -> None:
+    own.receive(bodies["limb-0"])
+    for path in (own.spool.folder / "instances").glob("*/*/*.dcm"):
+        path.unlink()
+    (lost,) = own.judge()
+    assert lost["reason"] == "spool-file-lost"
+    row = own.add(bodies["limb-0"])
+    assert (row["relation"], row["slices"], row["revision"]) == ("unique", 16, 1)

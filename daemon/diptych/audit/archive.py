@@ -125,17 +125,6 @@ def nodes_by_digest(
     return found
 
 
-def keys_of_series(connection: Connection, fingerprint_id: int, series_id: int) -> set[int]:
-    """Every node owned by a case of this series, whatever its revision or stack."""
-    return set(
-        connection.execute(
-            select(node.c.key)
-            .join(case, case.c.id == node.c.case_id)
-            .where(node.c.fingerprint_id == fingerprint_id, case.c.series_id == series_id)
-        ).scalars()
-    )
-
-
 def all_present(connection: Connection, fingerprint_id: int, keys: Sequence[int]) -> bool:
     """Whether every one of these keys is a node."""
     wanted = sorted(set(keys))

@@ -137,12 +137,12 @@ def _identifiers(
 def _series(connection: Connection, series_id: int) -> list[str]:
     """The series' own names, and the pixels that no other series holds."""
     own = select(instance.c.blob_id).where(instance.c.series_id == series_id)
-    others = select(instance.c.blob_id).where(
-        instance.c.series_id != series_id, instance.c.blob_id.is_not(None)
+    others = select(instance.c.id).where(
+        instance.c.series_id != series_id, instance.c.blob_id == blob.c.id
     )
     blobs = connection.execute(
         select(blob.c.id, blob.c.locator, blob.c.purged_at).where(
-            blob.c.id.in_(own.scalar_subquery()), blob.c.id.not_in(others.scalar_subquery())
+            blob.c.id.in_(own.scalar_subquery()), ~others.exists()
         )
     ).all()
     ids = [row.id for row in blobs]

@@ -5,13 +5,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, and_, insert, select, update
+from sqlalchemy import Connection, and_, case, insert, select, update
 
 from diptych.audit import counters
-from diptych.audit.schema import association, blob, instance, receipt, revision, series
+from diptych.audit.schema import association, blob, instance, receipt, revision, series, verdict
 from diptych.audit.store import Store, now
+from diptych.errors import Reason
+
+# Outcomes that may be better the next time the same content is sent.
+_ANOTHER_CHANCE = (
+    Reason.SPOOL_FILE_LOST,
+    Reason.INTERNAL,
+    Reason.DECODER_TIMEOUT,
+    Reason.DECODER_CRASHED,
+)
 
 
 @dataclass(frozen=True)
@@ -89,15 +99,17 @@ def record(
     identity: Identity,
     stored: Stored,
     failures: dict[str, int] | None = None,
+    exists: Callable[[str], bool] = lambda _: True,
 ) -> Recorded:
     """Commit the receipt of one instance; raises StoreError and then nothing is kept.
 
     ``failures``: C-STORE failures by reason that could not be counted when they happened.
+    ``exists``: whether the file at a locator is there; bytes that are known but gone are replaced.
     """
     with store.write() as connection:
         at = now()  # not before the lock is held: receipts of a series must not run backwards
         series_id = _series(connection, source, identity, at)
-        blob_id, bytes_known = _blob(connection, stored, at)
+        blob_id, bytes_known = _blob(connection, stored, at, exists)
         instance_id, new_content = _instance(connection, series_id, source, identity, blob_id, at)
         receipt_id = _id(
             connection.execute(
@@ -109,7 +121,13 @@ def record(
                 )
             ).inserted_primary_key
         )
-        values: dict[str, object] = {"last_received_at": at, "receiving": True}
+        values: dict[str, object] = {
+            "last_received_at": at,
+            "receiving": True,
+            "receiving_since": case((series.c.receiving, series.c.receiving_since), else_=at),
+        }
+        if not bytes_known and _unjudged_for_loss(connection, series_id):
+            new_content = True
         if new_content:
             values["new_content"] = True
         connection.execute(update(series).where(series.c.id == series_id).values(values))
@@ -152,6 +170,17 @@ def mark_lost(store: Store, locators: list[str]) -> None:
                 .where(blob.c.locator == locator, blob.c.purged_at.is_(None))
                 .values(purged_at=now())
             )
+
+
+def is_kept(store: Store, locator: str) -> bool:
+    """Whether a row says that this file is kept."""
+    with store.read() as connection:
+        return (
+            connection.execute(
+                select(blob.c.id).where(blob.c.locator == locator, blob.c.purged_at.is_(None))
+            ).first()
+            is not None
+        )
 
 
 def was_purged(store: Store, locator: str) -> bool:
@@ -226,6 +255,7 @@ def _series(connection: Connection, source: str, identity: Identity, at: int) ->
             created_at=at,
             last_received_at=at,
             receiving=True,
+            receiving_since=at,
             new_content=False,
             revisions=0,
             resends=0,
@@ -234,7 +264,20 @@ def _series(connection: Connection, source: str, identity: Identity, at: int) ->
     return _id(result.inserted_primary_key)
 
 
-def _blob(connection: Connection, stored: Stored, at: int) -> tuple[int, bool]:
+def _unjudged_for_loss(connection: Connection, series_id: int) -> bool:
+    """Whether the series could last not be judged because its files were gone."""
+    reason = connection.execute(
+        select(verdict.c.reason)
+        .where(verdict.c.series_id == series_id, verdict.c.principal)
+        .order_by(verdict.c.id.desc())
+        .limit(1)
+    ).scalar_one_or_none()
+    return reason == Reason.SPOOL_FILE_LOST
+
+
+def _blob(
+    connection: Connection, stored: Stored, at: int, exists: Callable[[str], bool]
+) -> tuple[int, bool]:
     row = connection.execute(
         select(blob.c.id, blob.c.purged_at, blob.c.locator).where(
             blob.c.sha256 == stored.sha256,
@@ -253,7 +296,7 @@ def _blob(connection: Connection, stored: Stored, at: int) -> tuple[int, bool]:
             )
         )
         return _id(result.inserted_primary_key), False
-    if row.purged_at is None:
+    if row.purged_at is None and exists(row.locator):
         return int(row.id), row.locator != stored.locator
     connection.execute(
         update(blob)
@@ -269,14 +312,14 @@ def _instance(
     """Its row, and whether the content is new from this source. Only a data set without a
     SeriesInstanceUID can be old in a series that is new: each association makes up its own."""
     known = connection.execute(
-        select(instance.c.id).where(
+        select(instance.c.id, instance.c.outcome).where(
             instance.c.series_id == series_id,
             instance.c.sop_instance_uid == identity.sop_instance_uid,
             instance.c.blob_id == blob_id,
         )
-    ).scalar_one_or_none()
+    ).one_or_none()
     if known is not None:
-        return int(known), False
+        return int(known.id), known.outcome in _ANOTHER_CHANCE
     result = connection.execute(
         insert(instance).values(
             series_id=series_id,

@@ -91,6 +91,7 @@ series = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("last_received_at", BigInteger, nullable=False),
     Column("receiving", Boolean, nullable=False),
+    Column("receiving_since", BigInteger, nullable=False),
     Column("new_content", Boolean, nullable=False),
     Column("revisions", Integer, nullable=False),
     Column("resends", Integer, nullable=False),
@@ -297,6 +298,7 @@ event = Table(
     Column("payload", Text, nullable=False),
     Column("previous_hash", Sha256, nullable=False),
     Column("hash", Sha256, nullable=False),
+    Index("ix_event_kind_seq", "kind", "seq"),
     comment="Append-only and chained: see audit.chain. Identifiers only as salted commitments.",
 )
 

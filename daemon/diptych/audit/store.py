@@ -47,13 +47,18 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One transaction, on disk when the block ends. Raises StoreError, then nothing is kept."""
-        with (
-            self._writer,
-            _translated(),
-            self.engine.connect().execution_options(**{_WRITE: True}) as connection,
-            connection.begin(),
-        ):
-            yield connection
+        # Waiters must not add up: each would wait for the one before it, and for the database.
+        if not self._writer.acquire(timeout=BUSY_SECONDS):
+            raise StoreError("audit database: busy")
+        try:
+            with (
+                _translated(),
+                self.engine.connect().execution_options(**{_WRITE: True}) as connection,
+                connection.begin(),
+            ):
+                yield connection
+        finally:
+            self._writer.release()
 
     def probe(self) -> None:
         """Raise StoreError unless a write transaction can begin now."""

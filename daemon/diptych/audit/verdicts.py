@@ -279,7 +279,7 @@ def _row(
         "source": w.source,
         "study_instance_uid": w.study_instance_uid,
         "series_instance_uid": w.series_instance_uid,
-        "modality": item.modality,
+        "modality": item.modality[:16] if item.modality else None,
         "slices": item.slices,
         "informative_slices": item.informative_slices,
         "c1": item.c1,

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select, update
 
 from diptych.audit import chain, counters
 from diptych.audit.schema import association, blob, instance, receipt, revision, series
@@ -78,22 +78,26 @@ def seal_complete(store: Store, rule: Quiet, in_flight: Mapping[str, int]) -> in
     ``in_flight``: association name → when its unfinished transfer began (UTC microseconds).
     """
     at = now()
+    overdue = at - int(rule.hard_limit_seconds * MICROSECONDS)
+    quiet = or_(
+        series.c.last_received_at <= at - int(rule.quiet_seconds * MICROSECONDS),
+        # A series that never rests is judged as it stands; what follows is a revision.
+        series.c.receiving_since <= overdue,
+    )
     with store.read() as connection:
-        quiet = connection.execute(
-            select(series.c.id).where(
-                series.c.receiving,
-                series.c.last_received_at <= at - int(rule.quiet_seconds * MICROSECONDS),
-            )
-        ).scalars()
+        rows = connection.execute(
+            select(series.c.id, series.c.receiving_since).where(series.c.receiving, quiet)
+        ).all()
         candidates = [
-            series_id
-            for series_id in quiet
-            if not _may_still_grow(connection, series_id, rule, in_flight, at)
+            row.id
+            for row in rows
+            if row.receiving_since <= overdue
+            or not _may_still_grow(connection, row.id, rule, in_flight, at)
         ]
     made = 0
     for series_id in candidates:
         with store.write() as connection:
-            made += _seal(connection, series_id, at - int(rule.quiet_seconds * MICROSECONDS))
+            made += _seal(connection, series_id, quiet)
     return made
 
 
@@ -118,12 +122,10 @@ def _may_still_grow(
     return False
 
 
-def _seal(connection: Connection, series_id: int, not_after: int) -> int:
+def _seal(connection: Connection, series_id: int, quiet: ColumnElement[bool]) -> int:
     """receiving → SEALED, or → a counted re-send."""
     row = connection.execute(
-        select(series).where(
-            series.c.id == series_id, series.c.receiving, series.c.last_received_at <= not_after
-        )
+        select(series).where(series.c.id == series_id, series.c.receiving, quiet)
     ).one_or_none()
     if row is None:  # a slice arrived in between
         return 0
@@ -255,8 +257,8 @@ def judged(connection: Connection, revision_id: int) -> None:
 
 
 def pending(connection: Connection) -> tuple[int, int | None]:
-    """Series received and not yet judged, and when the oldest of them was last received."""
-    receiving = select(series.c.id, series.c.last_received_at).where(series.c.receiving)
+    """Series received and not yet judged, and since when the oldest of them waits."""
+    receiving = select(series.c.id, series.c.receiving_since).where(series.c.receiving)
     waiting = select(revision.c.series_id, revision.c.last_received_at).where(
         revision.c.status != Status.JUDGED
     )

@@ -192,11 +192,17 @@ class Listener:
         try:
             faults.point("receive.before-commit")
             recorded = receipts.record(
-                self._store, peer.source, peer.association_id, identity, stored, failures
+                self._store,
+                peer.source,
+                peer.association_id,
+                identity,
+                stored,
+                failures,
+                lambda known: self._spool.path(known).exists(),
             )
         except Exception:
             self._give_back(failures)
-            self._spool.remove(locator)
+            self._remove_unless_recorded(locator)
             raise
         if recorded.bytes_known:
             self._spool.remove(locator)
@@ -204,6 +210,14 @@ class Listener:
         self.last_failure = None
         peer.received += 1
         return SUCCESS
+
+    def _remove_unless_recorded(self, locator: str) -> None:
+        """A commit may be done although it reported an error: then the file is kept."""
+        try:
+            if not receipts.is_kept(self._store, locator):
+                self._spool.remove(locator)
+        except StoreError:
+            log.error("spool: a file is left for the next start to file or to remove")
 
     def _quarantine(self, part: Part) -> None:
         limits = self._config.spool
@@ -245,7 +259,7 @@ class Listener:
         while not self._stopped.wait(SWEEP_SECONDS):
             try:
                 self._sweep()
-            except StoreError as error:
+            except (StoreError, OSError) as error:
                 log.error("ended associations not written down yet: %s", error)
 
     def _sweep(self) -> None:
