@@ -48,7 +48,6 @@ def main(config: Config, name: str, started: Connection) -> None:
     store = Store(config.database_url)
     try:
         embedder = Embedder(load_model(config.model.name or None), threads=_threads(config))
-        log.info("model %s on %s", embedder.model.name, embedder.provider)
         fingerprint_id = archive.fingerprint_id(
             store, embedder.fingerprint, embedder.model.name, embedder.dimension
         )

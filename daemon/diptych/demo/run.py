@@ -407,8 +407,12 @@ def _as_expected(
 
 
 def _summary(rows: Sequence[dict[str, Any]], good: bool) -> str:
-    right = sum(row["as_expected"] for row in rows)
-    return f"{right} of {len(rows)} verdicts as expected" + ("" if good else ": see ✗ above")
+    promised = [row for row in rows if row["expected"] != "–"]
+    right = sum(row["as_expected"] for row in promised)
+    others = len(rows) - len(promised)
+    said = f"{right} of {len(promised)} verdicts as expected"
+    said += f"; {others} more without an expectation" if others else ""
+    return said if good else f"{said}: see ✗ above"
 
 
 @contextmanager
