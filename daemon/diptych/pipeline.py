@@ -3,8 +3,9 @@
     decode → assemble volumes → digest (exact tier) → prepare slices → embed → search
       → count c(1), c(3) → candidates → verify → verdict → record → index
 
-``serve`` runs it; ``screen`` and ``evaluate`` will run the same. Judging is serial per archive
-(search → verdict → commit → add): otherwise two simultaneous copies would both be unique.
+``serve`` runs it; ``screen`` will run the same, and ``evaluate`` runs :func:`make_ready` and
+:func:`look_up` over an archive in memory. Judging is serial per archive (search → verdict → commit
+→ add): otherwise two simultaneous copies would both be unique.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import hmac
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,23 +28,27 @@ from numpy.typing import NDArray
 from diptych import faults
 from diptych.audit import archive, chain, collisions, verdicts
 from diptych.audit.store import Store
-from diptych.audit.work import InstanceRow, Work
+from diptych.audit.work import InstanceRow, Work, upcoming
+from diptych.embed.manifest import ModelEntry
 from diptych.embed.mask import informative
 from diptych.embed.prepare import digest_slices, prepare
 from diptych.embed.session import Embedder
 from diptych.errors import NotScreenable, Reason
 from diptych.judge import ladder, proxy
+from diptych.judge.count import CaseId
 from diptych.judge.digest import DIGEST_VERSION, case_digest
 from diptych.judge.ladder import Flag, Relation, SliceHit
 from diptych.judge.policy import Policy
 from diptych.search.archive import SearchIndex
-from diptych.search.index import MISSING, Hits
+from diptych.search.index import MISSING, Hits, How
 from diptych.search.neighbours import nearest
+from diptych.volume.ahead import DecodeAhead
 from diptych.volume.assemble import assemble
 from diptych.volume.decoders import DecoderPool
 from diptych.volume.orient import canonical_slices
 from diptych.volume.plan import Stack, plan
 from diptych.volume.plane import Instance, Refusal
+from diptych.volume.value import Volume
 
 log = logging.getLogger(__name__)
 
@@ -61,16 +68,54 @@ class Decoded:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A stack made ready: ``slices`` float32 (n, size, size), informative slices only."""
+class Ready:
+    """A volume made ready to be looked up.
 
-    stack: Stack
-    total: int
-    slices: NDArray[np.float32]
+    prepared: float32 (n, size, size), every slice. kept: bool (n,), the informative ones.
+    slice_digests: of the informative ones. proxy: its version and content.
+    """
+
+    prepared: NDArray[np.float32]
+    kept: NDArray[np.bool_]
     slice_digests: tuple[bytes, ...]
-    digests: verdicts.Digests
     proxy: tuple[int, bytes]
-    inferred: bool
+
+    @property
+    def slices(self) -> NDArray[np.float32]:
+        """The informative slices."""
+        return self.prepared[self.kept]
+
+
+class Archive(Protocol):
+    """What a look-up asks of an archive. Whatever belongs to the series itself is not in it."""
+
+    def earliest_with_digest(self, case_digest: bytes) -> CaseId | None:
+        """The earliest case with this digest."""
+        ...
+
+    def vectors_of(self, case: CaseId) -> NDArray[np.float32] | None:
+        """The vectors of its informative slices; None when it has none of this fingerprint."""
+        ...
+
+    def owners(self, keys: Sequence[int]) -> Mapping[int, CaseId]:
+        """The earliest case that holds each of these nodes; without keys that are no hit."""
+        ...
+
+    def same_study(self, cases: Iterable[CaseId]) -> list[CaseId]:
+        """Those of the cases that belong to the study of the series."""
+        ...
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a look-up found. vectors: float32 (n, d), of the informative slices; reused: they are
+    those of the case with the same digest. how: which index answered."""
+
+    vectors: NDArray[np.float32]
+    reused: bool
+    how: How
+    evidence: ladder.Evidence
+    judgement: ladder.Judgement
 
 
 class Stages:
@@ -88,6 +133,71 @@ class Stages:
             self.seconds[stage] += time.perf_counter() - started
 
 
+def make_ready(volume: Volume, size: int, stages: Stages) -> Ready:
+    """Orient → proxy → prepare → mask → digest; ``size`` is the model's ``input_size``."""
+    with stages("prepare"), ThreadPoolExecutor(1) as beside:
+        # Compressing is most of a proxy's cost, and neither it nor resizing holds the interpreter.
+        packed = beside.submit(
+            proxy.encode,
+            volume.array,
+            volume.affine,
+            valid=volume.valid,
+            geometry=volume.geometry,
+        )
+        oriented = canonical_slices(volume)
+        prepared = prepare(oriented.array, size, oriented.valid, oriented.extremes)
+        kept = informative(prepared)
+        slice_digests = tuple(digest_slices(prepared[kept]))
+    return Ready(prepared, kept, slice_digests, (proxy.VERSION, packed.result()))
+
+
+def look_up(
+    ready: Ready,
+    digest: bytes | None,
+    embed: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    index: SearchIndex,
+    known: Archive,
+    policy: Policy,
+    stages: Stages,
+) -> Finding:
+    """Digest → embed → search → count → judge: what the volume is to the archive.
+
+    digest: the case digest; None when constant planes make it no evidence. embed: informative
+    slices → unit vectors; not asked after an exact hit. index: the archive's nodes.
+    """
+    match = None if digest is None else known.earliest_with_digest(digest)
+    vectors = None if match is None else known.vectors_of(match)
+    reused = vectors is not None
+    if vectors is None:
+        with stages("embed"):
+            vectors = embed(ready.slices)
+    owners: dict[int, CaseId] = {}
+
+    def excluded(keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        # Asked while searching, so that a node that was forgotten or handed over meanwhile is
+        # neither a hit nor a match of the series with itself.
+        found = known.owners(keys.tolist())
+        owners.update(found)
+        return np.array([key not in found for key in keys.tolist()], np.bool_)
+
+    with stages("search"):
+        hits = nearest(index, vectors, excluded)
+    with stages("judge"):
+        evidence = ladder.gather(
+            _slice_hits(hits, owners),
+            policy,
+            digest_match=match,
+            same_study=known.same_study(sorted(set(owners.values()))),
+        )
+        judgement = ladder.judge(evidence, policy)
+    return Finding(vectors, reused, hits.how, evidence, judgement)
+
+
+def shipped_policy(model: ModelEntry) -> Policy:
+    """The policy that ships, with this model's measured distance."""
+    return Policy(name="bundled", version=1, d_max=model.d_max)
+
+
 class Pipeline:
     """The path with its tools. One thread calls ``judge``."""
 
@@ -102,7 +212,8 @@ class Pipeline:
         path_of: Callable[[str], Path],
         head_file: Path,
     ) -> None:
-        self._store, self._decoders, self._embedder = store, decoders, embedder
+        self._store, self._embedder = store, embedder
+        self._decoders = DecodeAhead(decoders)
         self.index, self._fingerprint_id = index, fingerprint_id
         self._policy, self._path_of, self._head_file = policy, path_of, head_file
         with store.read() as connection:
@@ -117,6 +228,8 @@ class Pipeline:
         started, stages = time.perf_counter(), Stages()
         with stages("decode"):
             decoded = self._decode(work)
+        # The next series is decoded while this one is embedded; it is judged after this one.
+        self._decoders.expect(self._upcoming())
         cases = self._judge_stacks(work, decoded, stages)
         collided = self._collisions(work, decoded)
         if not cases:
@@ -162,7 +275,7 @@ class Pipeline:
             else:
                 rows.append(row)
                 paths.append(path)
-        results = list(self._decoders.decode(paths))
+        results = self._decoders.decode(paths)
         images: list[Instance] = []
         outcomes = [verdicts.InstanceOutcome(r.instance_id, Reason.SPOOL_FILE_LOST) for r in lost]
         reasons = [Reason.SPOOL_FILE_LOST for _ in lost]
@@ -189,6 +302,13 @@ class Pipeline:
         modality = modalities.most_common(1)[0][0] if modalities else None
         fragment = any(row.judged_before for row in lost)
         return Decoded(tuple(images), tuple(outcomes), tuple(reasons), modality, fragment)
+
+    def _upcoming(self) -> list[Path]:
+        """The files of the revision that will most likely be judged next."""
+        with self._store.read() as connection:
+            locators = upcoming(connection)
+        paths = (self._path_of(locator) for locator in locators)
+        return [path for path in paths if path.exists()]
 
     def _judge_stacks(
         self, work: Work, decoded: Decoded, stages: Stages
@@ -219,50 +339,27 @@ class Pipeline:
         self, work: Work, decoded: Decoded, stack: Stack, stages: Stages
     ) -> verdicts.CaseVerdict:
         digests = self._digests(stack)
-        prepared = self._prepare(stack, digests, stages)
-        with self._store.read() as connection:
+        with stages("assemble"):
+            volume = assemble(stack)
+        ready = make_ready(volume, self._embedder.model.input_size, stages)
+        known = _Recorded(self._store, self._fingerprint_id, self._embedder.dimension, work)
+        found = look_up(
+            ready,
             # Constant planes are no evidence: two blank series are not copies of each other.
-            match = (
-                None
-                if all(digests.constant)
-                else archive.earliest_with_digest(
-                    connection, digests.case_digest, DIGEST_VERSION, work.series_id
-                )
-            )
-            reused = (
-                archive.slice_keys(connection, self._fingerprint_id, match.case_id) if match else []
-            )
-            watermark = archive.next_key(connection, self._fingerprint_id) - 1
-            if reused:
-                vectors = archive.vectors(
-                    connection, self._fingerprint_id, reused, self._embedder.dimension
-                )
-                nodes = verdicts.Nodes(reused=reused)
-        if not reused:
-            with stages("embed"):
-                vectors = self._embedder.embed(prepared.slices)
-            nodes = verdicts.Nodes(digests=prepared.slice_digests, vectors=vectors)
-        with stages("search"):
-            hits, by_key = self._search(vectors, work.series_id)
-            slices = _slice_hits(hits, by_key)
-            owners = {owner.case_id: owner for owner in by_key.values()}
-        with stages("judge"):
-            evidence = ladder.gather(
-                slices,
-                self._policy,
-                digest_match=match.case_id if match else None,
-                same_study=[
-                    owner.case_id
-                    for owner in owners.values()
-                    if owner.study_instance_uid == work.study_instance_uid
-                ],
-            )
-            judgement = ladder.judge(evidence, self._policy)
-        matched = match if match else owners.get(judgement.matched_case or -1)
+            None if all(digests.constant) else digests.case_digest,
+            self._embedder.embed,
+            self.index,
+            known,
+            self._policy,
+            stages,
+        )
+        evidence, judgement = found.evidence, found.judgement
+        match = evidence.digest_match
+        matched = known.cases.get(match if match is not None else judgement.matched_case or -1)
         flags = set(judgement.flags)
         if matched is not None and judgement.relation != Relation.UNIQUE:
             flags |= {Flag.CROSS_SOURCE} if matched.source != work.source else set()
-        if prepared.inferred:
+        if volume.geometry == "inferred":
             flags.add(Flag.GEOMETRY_INFERRED)
         counts = evidence.counts
         return verdicts.CaseVerdict(
@@ -270,15 +367,15 @@ class Pipeline:
             principal=False,
             relation=judgement.relation,
             modality=stack.Modality or decoded.modality,
-            slices=prepared.total,
-            informative_slices=len(slices),
+            slices=len(ready.prepared),
+            informative_slices=evidence.n,
             c1=counts.c1 if counts else None,
             c3=counts.c3 if counts else None,
             count_mode=COUNT_MODE,
             threshold=self._policy.threshold,
             flags=tuple(sorted(flags)),
             matched=matched,
-            search=hits.how,
+            search=found.how,
             reason=Reason.NO_INFORMATIVE_SLICE
             if judgement.relation == Relation.NOT_SCREENABLE
             else None,
@@ -286,33 +383,14 @@ class Pipeline:
             model=self._embedder.model.name,
             fingerprint=self._embedder.fingerprint,
             policy=self._policy.label,
-            watermark=watermark,
-            digests=prepared.digests,
-            proxy=prepared.proxy,
-            nodes=nodes,
+            watermark=known.watermark,
+            digests=digests,
+            proxy=ready.proxy,
+            nodes=verdicts.Nodes(reused=known.reused)
+            if found.reused
+            else verdicts.Nodes(digests=ready.slice_digests, vectors=found.vectors),
             candidates=_candidates(evidence),
             evidence=_evidence(evidence, judgement),
-        )
-
-    def _prepare(self, stack: Stack, digests: verdicts.Digests, stages: Stages) -> Prepared:
-        with stages("assemble"):
-            volume = assemble(stack)
-            oriented = canonical_slices(volume)
-            packed = proxy.encode(
-                volume.array, volume.affine, valid=volume.valid, geometry=volume.geometry
-            )
-        with stages("prepare"):
-            slices = prepare(oriented.array, self._embedder.model.input_size, oriented.valid)
-            slices = slices[informative(slices)]
-            slice_digests = tuple(digest_slices(slices))
-        return Prepared(
-            stack,
-            len(volume.array),
-            slices,
-            slice_digests,
-            digests,
-            (proxy.VERSION, packed),
-            volume.geometry == "inferred",
         )
 
     def _digests(self, stack: Stack) -> verdicts.Digests:
@@ -328,27 +406,6 @@ class Pipeline:
             [plane.constant for plane in planes],
             patient,
         )
-
-    def _search(
-        self, vectors: NDArray[np.float32], series_id: int
-    ) -> tuple[Hits, dict[int, archive.Owner]]:
-        """The nearest nodes of other series, and who owns them.
-
-        Asked while searching, so that a node that was forgotten or handed over meanwhile is
-        neither a hit nor a match of the series with itself.
-        """
-        owners: dict[int, archive.Owner] = {}
-
-        def excluded(keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
-            with self._store.read() as connection:
-                found = archive.owners(connection, self._fingerprint_id, keys.tolist())
-            owners.update(found)
-            return np.array(
-                [key not in found or found[key].series_id == series_id for key in keys.tolist()],
-                np.bool_,
-            )
-
-        return nearest(self.index, vectors, excluded), owners
 
     def _collisions(self, work: Work, decoded: Decoded) -> dict[int, set[str]]:
         outcomes = {outcome.instance_id: outcome for outcome in decoded.outcomes}
@@ -369,12 +426,52 @@ class Pipeline:
         chain.write_head(self._head_file, *head)
 
 
-def _slice_hits(hits: Hits, owners: dict[int, archive.Owner]) -> list[SliceHit]:
+class _Recorded:
+    """The archive as SQL has it, without the series that is judged."""
+
+    def __init__(self, store: Store, fingerprint_id: int, dimension: int, work: Work) -> None:
+        self._store, self._fingerprint_id, self._dimension = store, fingerprint_id, dimension
+        self._work = work
+        self.cases: dict[CaseId, archive.Owner] = {}
+        self.reused: list[int] = []
+        with store.read() as connection:
+            self.watermark = archive.next_key(connection, fingerprint_id) - 1
+
+    def earliest_with_digest(self, case_digest: bytes) -> CaseId | None:
+        with self._store.read() as connection:
+            owner = archive.earliest_with_digest(
+                connection, case_digest, DIGEST_VERSION, self._work.series_id
+            )
+        if owner is None:
+            return None
+        self.cases[owner.case_id] = owner
+        return owner.case_id
+
+    def vectors_of(self, case: CaseId) -> NDArray[np.float32] | None:
+        with self._store.read() as connection:
+            self.reused = archive.slice_keys(connection, self._fingerprint_id, case)
+            if not self.reused:
+                return None
+            return archive.vectors(connection, self._fingerprint_id, self.reused, self._dimension)
+
+    def owners(self, keys: Sequence[int]) -> Mapping[int, CaseId]:
+        with self._store.read() as connection:
+            found = archive.owners(connection, self._fingerprint_id, keys)
+        foreign = {k: o for k, o in found.items() if o.series_id != self._work.series_id}
+        self.cases |= {owner.case_id: owner for owner in foreign.values()}
+        return {key: owner.case_id for key, owner in foreign.items()}
+
+    def same_study(self, cases: Iterable[CaseId]) -> list[CaseId]:
+        study = self._work.study_instance_uid
+        return [case for case in cases if self.cases[case].study_instance_uid == study]
+
+
+def _slice_hits(hits: Hits, owners: Mapping[int, CaseId]) -> list[SliceHit]:
     """Nearest nodes → the cases that own them (equation (1)'s N[q_m])."""
     return [
         SliceHit(None, float("inf"))
         if key == MISSING
-        else SliceHit(owners[int(key)].case_id, float(distance))
+        else SliceHit(owners[int(key)], float(distance))
         for key, distance in zip(hits.keys[:, 0], hits.distances[:, 0], strict=True)
     ]
 

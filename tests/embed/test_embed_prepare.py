@@ -43,6 +43,16 @@ def test_a_slice_is_prepared_alike_in_any_order_of_slices():
     assert np.array_equal(prepare(voxels[::-1], 32), prepare(voxels, 32)[::-1])
 
 
+def test_extremes_that_are_known_change_no_bit():
+    voxels = volume()
+    valid = np.ones(voxels.shape, np.bool_)
+    valid[:, :10] = False
+    voxels[~valid] = voxels[valid].min()
+    known = (float(voxels.min()), float(voxels.max()))
+    for mask in (None, valid):
+        assert prepare(voxels, 32, mask, known).tobytes() == prepare(voxels, 32, mask).tobytes()
+
+
 def test_padding_is_black_and_does_not_stretch_the_range():
     voxels = volume()
     valid = np.ones(voxels.shape, np.bool_)

@@ -11,10 +11,10 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage, generate_uid
 
-from diptych.audit import verify
+from diptych.audit import verify, work
 from diptych.demo import copies
 from diptych.judge import proxy
-from judged import Archive
+from judged import NOW, Archive
 from running import instance, series
 
 Bodies = dict[str, list[Dataset]]
@@ -280,3 +280,24 @@ def test_a_series_whose_files_were_lost_is_judged_when_it_is_sent_again(
     assert lost["reason"] == "spool-file-lost"
     row = own.add(bodies["limb-0"])
     assert (row["relation"], row["slices"], row["revision"]) == ("unique", 16, 1)
+
+
+def test_the_series_that_waits_next_is_decoded_ahead_and_judged_as_if_it_had_come_alone(
+    own: Archive, bodies: Bodies
+) -> None:
+    own.receive(bodies["head-0"])
+    own.receive(bodies["chest-0"])
+    work.seal_complete(own.store, NOW, {})
+    first = work.claim(own.store, "test", 60)
+    assert first is not None
+    with own.store.read() as connection:
+        waiting = work.upcoming(connection)
+    own.pipeline.judge(first)
+    second = work.claim(own.store, "test", 60)
+    assert second is not None
+    assert waiting == [row.locator for row in second.instances]
+    (verdict,) = own.pipeline.judge(second)
+    assert (verdict.relation, verdict.slices) == ("unique", 16)
+    with own.store.read() as connection:
+        assert work.upcoming(connection) == []
+    assert own.add(copies.new_uids(bodies["chest-0"], 7))["relation"] == "exact"

@@ -8,7 +8,7 @@ from pydicom import dcmread
 
 from dicom_factory import AXIAL, SAGITTAL, dicom_slice, pixels
 from diptych.errors import NotScreenable, Reason
-from diptych.volume.assemble import assemble
+from diptych.volume.assemble import assemble, modality_values
 from diptych.volume.orient import canonical_slices
 from diptych.volume.value import Volume
 
@@ -204,3 +204,24 @@ def test_impossible_volumes_cannot_be_made(volume_of):
     ):
         with pytest.raises(ValueError):
             Volume(**{**fields, **change})
+
+
+def test_the_extremes_are_those_of_the_valid_voxels(volume_of):
+    stored = pixels(1).astype(np.int16)
+    stored[:2] = -2000
+    volume = volume_of([dicom_slice(stored, PixelPaddingValue=-2000, RescaleIntercept=-1024)])
+    kept = stored[2:].astype(float) - 1024
+    assert volume.extremes == (kept.min(), kept.max())
+    assert canonical_slices(volume).extremes == volume.extremes
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16])
+@pytest.mark.parametrize(("slope", "intercept"), [(1, -1024), (1, 0), (1, 0.5), (0.5, 3), (1, 3e7)])
+def test_the_short_way_to_modality_values_gives_the_bits_of_the_long_one(
+    planned, dtype, slope, intercept
+):
+    stored = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (12, 10)).astype(dtype)
+    ds = dicom_slice(stored, RescaleSlope=slope, RescaleIntercept=intercept)
+    (stack,) = planned([ds]).stacks
+    expected = modality_values(stack.slices[0]).astype(np.float32)
+    assert assemble(stack).array[0].tobytes() == expected.tobytes()

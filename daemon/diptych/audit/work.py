@@ -18,7 +18,7 @@ from enum import StrEnum
 
 from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select, update
 
-from diptych.audit import chain, counters
+from diptych.audit import chain, counters, models
 from diptych.audit.schema import association, blob, instance, receipt, revision, series
 from diptych.audit.store import Store, now
 
@@ -159,10 +159,18 @@ def _seal(connection: Connection, series_id: int, quiet: ColumnElement[bool]) ->
     return 1
 
 
-def claim(store: Store, owner: str, lease_seconds: float) -> Work | None:
-    """SEALED (or JUDGING with a lapsed lease) → JUDGING; the oldest first."""
+def claim(
+    store: Store, owner: str, lease_seconds: float, fingerprint: str | None = None
+) -> Work | None:
+    """SEALED (or JUDGING with a lapsed lease) → JUDGING; the oldest first.
+
+    ``fingerprint``: the owner's; while another model is in use it gets nothing (None: any will
+    do).
+    """
     at = now()
     with store.write() as connection:
+        if not models.may_claim(connection, fingerprint):
+            return None
         claimable = (revision.c.status == Status.SEALED) | and_(
             revision.c.status == Status.JUDGING, revision.c.lease_until < at
         )
@@ -214,6 +222,28 @@ def claim(store: Store, owner: str, lease_seconds: float) -> Work | None:
                 for i in (row._mapping for row in instances)
             ),
         )
+
+
+def upcoming(connection: Connection) -> list[str]:
+    """Locators of the oldest SEALED revision, in the order ``claim`` gives its instances.
+
+    What the next claim will most likely be; it promises nothing.
+    """
+    oldest = (
+        select(revision.c.series_id, revision.c.last_instance_id)
+        .where(revision.c.status == Status.SEALED)
+        .order_by(revision.c.id)
+        .limit(1)
+        .subquery()
+    )
+    locators = (
+        select(blob.c.locator)
+        .join(instance, instance.c.blob_id == blob.c.id)
+        .join(oldest, oldest.c.series_id == instance.c.series_id)
+        .where(instance.c.id <= oldest.c.last_instance_id, blob.c.purged_at.is_(None))
+        .order_by(instance.c.id)
+    )
+    return list(connection.execute(locators).scalars())
 
 
 def renew(store: Store, owner: str, lease_seconds: float) -> None:

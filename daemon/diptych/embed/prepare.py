@@ -33,6 +33,7 @@ def prepare(
     voxels: NDArray[np.float32],
     size: int,
     valid: NDArray[np.bool_] | None = None,
+    extremes: tuple[float, float] | None = None,
 ) -> NDArray[np.float32]:
     """Prepared slices, float32 (n, size, size) in [0, 1], in multiples of 1/(LEVELS - 1).
 
@@ -40,7 +41,8 @@ def prepare(
     same shape and is False on pixel padding. Minimum and maximum are taken over the finite valid
     voxels of the whole volume (not per slice: the paper's choice); padding, NaN and infinities
     become 0; a volume of one value becomes all 0. Slices are resized to a square whatever their
-    aspect, as in the paper: a copy is squeezed as its original is.
+    aspect, as in the paper: a copy is squeezed as its original is. ``extremes``: that minimum and
+    maximum, from a caller that knows them and that all voxels are finite (``Volume.extremes``).
     Raises ValueError for other shapes and for a size below 1.
     """
     if voxels.ndim != 3 or 0 in voxels.shape:
@@ -49,13 +51,12 @@ def prepare(
         raise ValueError(f"the validity mask is {valid.shape}, the volume {voxels.shape}")
     if size < 1:
         raise ValueError(f"the size of a slice is at least 1 pixel, found {size}")
-    low, span = _range(voxels, valid)
+    low, span, finite = _range(voxels, valid, extremes)
     prepared = np.empty((len(voxels), size, size), np.float32)
+    unit = np.empty(voxels.shape[1:], np.float32)
     for index, plane in enumerate(voxels):
-        unit = _unit(plane, None if valid is None else valid[index], low, span)
-        prepared[index] = _square(unit, size)
-    np.rint(prepared * np.float32(LEVELS - 1), out=prepared)
-    prepared /= np.float32(LEVELS - 1)
+        _unit(plane, None if valid is None else valid[index], low, span, finite, unit)
+        _square(unit, prepared[index])
     return prepared
 
 
@@ -87,22 +88,33 @@ def normalise(
     return np.stack(channels, axis=1).astype(np.float32, copy=False)
 
 
-def _range(voxels: NDArray[np.float32], valid: NDArray[np.bool_] | None) -> tuple[float, float]:
-    """Minimum and span of what counts; a span of 0 says that there is nothing to stretch."""
-    low, high = np.inf, -np.inf
-    for index, plane in enumerate(voxels):
-        counted = np.isfinite(plane)
-        if valid is not None:
-            counted &= valid[index]
-        if counted.all():
-            low, high = min(low, float(plane.min())), max(high, float(plane.max()))
-        elif counted.any():
+def _range(
+    voxels: NDArray[np.float32],
+    valid: NDArray[np.bool_] | None,
+    extremes: tuple[float, float] | None,
+) -> tuple[float, float, bool]:
+    """Minimum and span of what counts, and whether all voxels are finite.
+
+    A span of 0 says that there is nothing to stretch.
+    """
+    low, high, finite = *(extremes or (np.inf, -np.inf)), True
+    for index, plane in enumerate(voxels if extremes is None else ()):
+        least, most = float(plane.min()), float(plane.max())
+        plain = bool(np.isfinite(least) and np.isfinite(most))  # NaN is passed on by both
+        finite = finite and plain
+        if not plain or valid is not None:
+            counted = np.isfinite(plane)
+            if valid is not None:
+                counted &= valid[index]
+            if not counted.any():
+                continue
             kept = plane[counted]
-            low, high = min(low, float(kept.min())), max(high, float(kept.max()))
+            least, most = float(kept.min()), float(kept.max())
+        low, high = min(low, least), max(high, most)
     span = high - low
     if not np.isfinite(span) or span <= 0:
-        return 0.0, 0.0
-    return low, span
+        return 0.0, 0.0, finite
+    return low, span, finite
 
 
 def _unit(
@@ -110,24 +122,36 @@ def _unit(
     valid: NDArray[np.bool_] | None,
     low: float,
     span: float,
-) -> NDArray[np.float32]:
-    """One plane in [0, 1], with 0 wherever there is no valid finite value."""
+    finite: bool,
+    unit: NDArray[np.float32],
+) -> None:
+    """One plane in [0, 1] into ``unit``, with 0 wherever there is no valid finite value."""
     if span == 0:
-        return np.zeros(plane.shape, np.float32)
-    finite = np.isfinite(plane)
-    wide = plane.astype(np.float64) if span > LARGEST_SPAN else plane
-    with np.errstate(invalid="ignore"):
-        unit = ((wide - low) / span).astype(np.float32, copy=False)
-    if not finite.all():
-        unit = np.where(finite, unit, np.float32(0))
+        unit.fill(0)
+        return
+    if span > LARGEST_SPAN or plane.dtype != np.float32:
+        with np.errstate(invalid="ignore"):
+            unit[...] = (plane.astype(np.float64) - low) / span
+    else:
+        with np.errstate(invalid="ignore"):
+            np.subtract(plane, low, out=unit)
+            np.divide(unit, span, out=unit)
+    if not finite:
+        unit[~np.isfinite(plane)] = 0
     if valid is not None:
-        unit = np.where(valid, unit, np.float32(0))
-    return np.clip(unit, 0, 1)
+        unit[~valid] = 0
+    np.clip(unit, 0, 1, out=unit)
 
 
-def _square(unit: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """Pillow's bilinear filter, whose support grows with the reduction (antialiasing)."""
-    image = Image.fromarray(np.ascontiguousarray(unit), mode=None)
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.clip(np.asarray(image, np.float32), 0, 1)
+def _square(unit: NDArray[np.float32], target: NDArray[np.float32]) -> None:
+    """Pillow's bilinear filter, whose support grows with the reduction (antialiasing).
+
+    Into ``target`` (size, size), in multiples of 1/(LEVELS - 1).
+    """
+    image = Image.fromarray(unit)
+    if image.size != target.shape:
+        image = image.resize(target.shape, Image.Resampling.BILINEAR)
+    np.clip(np.asarray(image), 0, 1, out=target)
+    np.multiply(target, np.float32(LEVELS - 1), out=target)
+    np.rint(target, out=target)
+    np.divide(target, np.float32(LEVELS - 1), out=target)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -33,8 +33,13 @@ _AHEAD = 2
 _WINDOW_PER_CHILD = 4
 """Answers kept while an earlier one is awaited; bounds the parent's memory."""
 
+_LOOK_UP_SECONDS = 1.0
+"""How soon a thread that waits for a child notices that the pool was closed."""
+
 _START_SECONDS = 60.0
 """For a child's imports on a loaded machine; it takes about one."""
+
+_SEND_BUFFER = 2 << 20
 
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "OPJ_NUM_THREADS": "1"}
 
@@ -63,6 +68,7 @@ class _Job:
     waiting: deque[int]
     done: dict[int, Instance | Refusal] = field(default_factory=dict)
     crashed: set[int] = field(default_factory=set)
+    room: wire.Room = field(default_factory=wire.Room)
 
 
 class DecoderPool:
@@ -101,7 +107,7 @@ class DecoderPool:
         self.close()
 
     def close(self) -> None:
-        """End the children now; a running ``decode`` must not be continued."""
+        """End the children now; a ``decode`` that runs in another thread ends with DiptychError."""
         self._closed = True
         while self._children:
             self._children.pop().stop()
@@ -111,7 +117,9 @@ class DecoderPool:
         """The children that are alive, for monitoring and tests."""
         return tuple(child.process.pid for child in self._children)
 
-    def decode(self, paths: Sequence[Path], pixels: bool = True) -> Iterator[Instance | Refusal]:
+    def decode(
+        self, paths: Sequence[Path], pixels: bool = True
+    ) -> Generator[Instance | Refusal, None, None]:
         """Yield one outcome per path, in the order of ``paths``.
 
         ``pixels=False`` brings headers, geometry and digests but no arrays. Besides what
@@ -119,8 +127,7 @@ class DecoderPool:
         clock, DECODER_CRASHED when the child died over it twice. Raises ``DiptychError`` when no
         child starts.
         """
-        if self._closed:
-            raise DiptychError("the decoder pool is closed")
+        self._refuse_when_closed()
         job = _Job(paths, pixels, deque(range(len(paths))))
         try:
             for wanted in range(len(paths)):
@@ -133,6 +140,10 @@ class DecoderPool:
             # An abandoned iteration leaves answers on the way: those children start afresh.
             for child in [child for child in self._children if child.work]:
                 self._drop(child)
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise DiptychError("the decoder pool is closed")
 
     def _hand_out(self, job: _Job, wanted: int) -> None:
         last = wanted + _WINDOW_PER_CHILD * self._count
@@ -166,12 +177,14 @@ class DecoderPool:
                 selector.register(child.sock, selectors.EVENT_READ, child)
             now = time.monotonic()
             patience = min(child.since + self._seconds for child in busy) - now
-            ready = [cast(_Child, key.data) for key, _ in selector.select(max(0.0, patience))]
+            patience = min(max(0.0, patience), _LOOK_UP_SECONDS)
+            ready = [cast(_Child, key.data) for key, _ in selector.select(patience)]
+        self._refuse_when_closed()
         now = time.monotonic()
         for child in busy:
             if child in ready:
                 try:
-                    job.done[child.work[0]] = wire.receive(child.sock, self._memory)
+                    job.done[child.work[0]] = wire.receive(child.sock, self._memory, job.room)
                     child.work.popleft()
                     child.since = time.monotonic()
                 except TimeoutError:
@@ -208,7 +221,10 @@ class DecoderPool:
         child.stop()
 
     def _start(self) -> _Child:
+        self._refuse_when_closed()
         ours, theirs = socket.socketpair()
+        # A slice at once, where the system allows it: a smaller buffer is filled in turns.
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         life_theirs, life_ours = os.pipe()
         try:
             process = subprocess.Popen(  # noqa: S603  our own interpreter and module

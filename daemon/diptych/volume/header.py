@@ -9,7 +9,7 @@ import hashlib
 from typing import Any
 
 import numpy as np
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -84,14 +84,16 @@ def instance_header(dataset: Dataset, transfer_syntax: str) -> InstanceHeader:
     """
     swap = transfer_syntax == str(ExplicitVRBigEndian)
     identity, private, rest = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
-    for tag in sorted(dataset.keys()):
-        if tag.group in _PIXEL_GROUPS or tag.group in _ENCODING_GROUPS or tag.element == 0:
+    for tag in sorted(dataset.keys(), key=int):
+        number = int(tag)
+        group = number >> 16
+        if group in _PIXEL_GROUPS or group in _ENCODING_GROUPS or not number & 0xFFFF:
             continue
-        if int(tag) in _ENCODING_TAGS:
+        if number in _ENCODING_TAGS:
             continue
         if tag.is_private:
             part = private
-        elif tag.group == 0x0010 or int(tag) in _IDENTITY_TAGS:
+        elif group == 0x0010 or number in _IDENTITY_TAGS:
             part = identity
         else:
             part = rest
@@ -123,7 +125,8 @@ def instance_header(dataset: Dataset, transfer_syntax: str) -> InstanceHeader:
 def value_of(dataset: Dataset, keyword: str) -> Any:
     """The element's value, or None when it is missing or its bytes cannot be understood."""
     try:
-        return dataset.get(keyword)
+        # Most of what is asked for is not there, and pydicom finds that out by an exception.
+        return dataset.get(keyword) if tag_for_keyword(keyword) in dataset.keys() else None  # noqa: SIM118
     except (MemoryError, RecursionError):
         raise
     except Exception:
@@ -140,7 +143,8 @@ def text_of(dataset: Dataset, keyword: str) -> str:
         text = str(value)[:_TEXT_LIMIT]
     except Exception:
         return ""
-    return "".join(c for c in text if c.isprintable()).strip()
+    printable = text if text.isprintable() else "".join(c for c in text if c.isprintable())
+    return printable.strip()
 
 
 def _hash_element(part: Any, dataset: Dataset, tag: BaseTag, swap: bool) -> None:

@@ -14,6 +14,7 @@ images:
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,47 +46,47 @@ def canonical_slices(volume: Volume) -> Volume:
     (row_axis, row_sign), (column_axis, column_sign) = _ROWS_COLUMNS[slice_axis]
     straight = abs(directions[column_axis, 2]) + abs(directions[row_axis, 1])
     turned = abs(directions[row_axis, 2]) + abs(directions[column_axis, 1])
-    result = volume
-    if turned > straight:
-        result = _turned(result)
-        directions = directions[:, [0, 2, 1]]
-    if directions[slice_axis, 0] < 0:
-        result = _flipped(result, 0)
-    if directions[row_axis, 1] * row_sign < 0:
-        result = _flipped(result, 1)
-    if directions[column_axis, 2] * column_sign < 0:
-        result = _flipped(result, 2)
-    return result
+    order = [0, 2, 1] if turned > straight else [0, 1, 2]
+    directions = directions[:, order]
+    flips = (
+        bool(directions[slice_axis, 0] < 0),
+        bool(directions[row_axis, 1] * row_sign < 0),
+        bool(directions[column_axis, 2] * column_sign < 0),
+    )
+    if order == [0, 1, 2] and not any(flips):
+        return volume
+    # In one step: a Volume looks through all of its voxels when it is made.
+    return _placed(volume, order, flips)
 
 
-def _turned(volume: Volume) -> Volume:
-    step, row, column = volume.spacing
+def _placed(volume: Volume, order: list[int], flips: tuple[bool, bool, bool]) -> Volume:
+    """Axes in this order, and of the axes as they then are these reversed."""
+    affine = volume.affine[:, [*order, 3]]
+    backwards = tuple(slice(None, None, -1 if flip else 1) for flip in flips)
+    shape = [volume.array.shape[axis] for axis in order]
+    for axis, flip in enumerate(flips):
+        if flip:
+            mirror: npt.NDArray[np.float64] = np.eye(4)
+            mirror[axis, axis] = -1.0
+            mirror[axis, 3] = shape[axis] - 1
+            affine = affine @ mirror
+    first, second, third = (volume.spacing[axis] for axis in order)
+    mirrored: dict[str, Any] = {}
+    if flips[0]:
+        count, end = len(volume.array), volume.positions[-1]
+        mirrored = {
+            "positions": tuple(end - position for position in reversed(volume.positions)),
+            "digests": volume.digests[::-1],
+            "constant": volume.constant[::-1],
+            "gaps": tuple(
+                replace(gap, after=count - 2 - gap.after) for gap in reversed(volume.gaps)
+            ),
+        }
     return replace(
         volume,
-        array=volume.array.transpose(0, 2, 1),
-        valid=None if volume.valid is None else volume.valid.transpose(0, 2, 1),
-        affine=volume.affine[:, [0, 2, 1, 3]],
-        spacing=(step, column, row),
-    )
-
-
-def _flipped(volume: Volume, axis: int) -> Volume:
-    flip: npt.NDArray[np.float64] = np.eye(4)
-    flip[axis, axis] = -1.0
-    flip[axis, 3] = volume.array.shape[axis] - 1
-    changed = replace(
-        volume,
-        array=np.flip(volume.array, axis),
-        valid=None if volume.valid is None else np.flip(volume.valid, axis),
-        affine=volume.affine @ flip,
-    )
-    if axis != 0:
-        return changed
-    count, end = len(volume.array), volume.positions[-1]
-    return replace(
-        changed,
-        positions=tuple(end - position for position in reversed(volume.positions)),
-        digests=tuple(reversed(volume.digests)),
-        constant=tuple(reversed(volume.constant)),
-        gaps=tuple(replace(gap, after=count - 2 - gap.after) for gap in reversed(volume.gaps)),
+        array=volume.array.transpose(order)[backwards],
+        valid=None if volume.valid is None else volume.valid.transpose(order)[backwards],
+        affine=affine,
+        spacing=(first, second, third),
+        **mirrored,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -154,7 +155,7 @@ def frames_of(dataset: Dataset, transfer_syntax: str, form: PixelFormat) -> Iter
     lossy = transfer_syntax in LOSSY_TRANSFER_SYNTAXES
     count = 0
     try:
-        for array, photometric in _decode(dataset, syntax, form, packed):
+        for array, photometric in _decode(dataset, raw, syntax, form, packed):
             size = packed[count].size if packed else None
             yield Frame(
                 _clean(array, form, _shift(syntax, form), size.precision if size else None, lossy),
@@ -185,13 +186,20 @@ class _Packed(NamedTuple):
 
 
 def _decode(
-    dataset: Dataset, syntax: UID, form: PixelFormat, packed: list[_Packed]
+    dataset: Dataset, raw: bytes, syntax: UID, form: PixelFormat, packed: list[_Packed]
 ) -> Iterator[tuple[Array, str]]:
     if packed and needs_gdcm(str(syntax), packed[0].size):
-        for frame in packed:
-            if frame.size is None:
+        for part in packed:
+            if part.size is None:
                 raise ValueError("a frame without a JPEG header")
-            yield decode_jpeg(frame.frame, str(syntax), frame.size), form.photometric
+            yield decode_jpeg(part.frame, str(syntax), part.size), form.photometric
+        return
+    if _plain(syntax, form):
+        width = form.bits_allocated // 8
+        shape = (form.frames, form.rows, form.columns)
+        values = np.frombuffer(raw, f"<{'i' if form.signed else 'u'}{width}", math.prod(shape))
+        for frame in values.reshape(shape):
+            yield frame.copy(), form.photometric
         return
     _normalise(dataset, syntax, form)
     decoded = get_decoder(syntax).iter_array(
@@ -206,6 +214,17 @@ def _decode(
     )
     for array, properties in islice(decoded, form.frames):
         yield array, str(properties.get("photometric_interpretation", form.photometric))
+
+
+def _plain(syntax: UID, form: PixelFormat) -> bool:
+    """Whole little-endian numbers of one sample: nothing to decode, and most of what comes."""
+    return (
+        not syntax.is_encapsulated
+        and syntax.is_little_endian
+        and form.keyword == "PixelData"
+        and form.samples == 1
+        and form.bits_allocated in (8, 16, 32)
+    )
 
 
 def _shift(syntax: UID, form: PixelFormat) -> int:

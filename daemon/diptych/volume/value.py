@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +55,7 @@ class Volume:
     def __post_init__(self) -> None:
         if self.array.ndim != 3 or self.array.dtype != np.float32 or not self.array.size:
             raise ValueError(f"array of {self.array.dtype}, shape {self.array.shape}")
-        if not (np.isfinite(self.array.min()) and np.isfinite(self.array.max())):
+        if not np.isfinite(self.extremes).all():
             raise ValueError("array holds values that are not finite")
         if self.valid is not None and (
             self.valid.shape != self.array.shape or self.valid.dtype != np.bool_
@@ -73,3 +74,10 @@ class Volume:
             raise ValueError(f"{len(self.array)} slices, {len(self.positions)} positions")
         if not 0 < self.completeness <= 1:
             raise ValueError(f"completeness {self.completeness}")
+
+    @cached_property
+    def extremes(self) -> tuple[float, float]:
+        """Smallest and largest value of ``array``: of its valid voxels, when there are any."""
+        # Plane by plane: the second look finds the plane in the cache; fetching it is what costs.
+        lows, highs = zip(*((plane.min(), plane.max()) for plane in self.array), strict=True)
+        return float(np.min(lows)), float(np.max(highs))

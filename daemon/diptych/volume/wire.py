@@ -12,12 +12,20 @@ import socket
 import struct
 from typing import Any
 
+import numpy as np
+
+from .memory import empty
+
 READY = "ready"
 """A child's first message: its imports are done and its limits are set."""
 
 _LENGTHS = struct.Struct("<QI")  # bytes of the pickle, number of buffers
 _LENGTH = struct.Struct("<Q")
 _SEND_SLICE = 1 << 20
+_PIECE = 32 << 20
+_SHARE = 4
+"""An array of more than a quarter of a piece gets memory of its own."""
+_ALIGNMENT = 64
 
 _ALLOWED = {
     ("diptych.volume.plane", "Instance"),
@@ -49,8 +57,24 @@ def send(sock: socket.socket, message: Any) -> None:
             sock.sendall(raw[start : start + _SEND_SLICE])
 
 
-def receive(sock: socket.socket, limit: int) -> Any:
-    """Receive one message of at most ``limit`` bytes.
+class Room:
+    """Memory for what is received: parts of large pieces. One array that is kept keeps its own."""
+
+    def __init__(self) -> None:
+        self._piece, self._used = empty((0,), np.uint8), 0
+
+    def take(self, length: int) -> memoryview:
+        """Writable, aligned for every type; its content is not initialised."""
+        if length > _PIECE // _SHARE:
+            return empty((length,), np.uint8).data
+        if self._used + length > len(self._piece):
+            self._piece, self._used = empty((_PIECE,), np.uint8), 0
+        start, self._used = self._used, self._used + -(-length // _ALIGNMENT) * _ALIGNMENT
+        return self._piece[start : start + length].data
+
+
+def receive(sock: socket.socket, limit: int, room: Room | None = None) -> Any:
+    """Receive one message of at most ``limit`` bytes; its arrays lie in ``room``.
 
     Raises ``Disconnected``, or ``TimeoutError`` by the socket's timeout.
     """
@@ -61,25 +85,28 @@ def receive(sock: socket.socket, limit: int) -> Any:
     if size + sum(lengths) > limit:
         raise Disconnected
     head = _exactly(sock, size)
-    buffers = [_exactly(sock, length) for length in lengths]
+    room = room or Room()
+    buffers = [_fill(sock, room.take(length)) for length in lengths]
     try:
         return _Unpickler(io.BytesIO(head), buffers=buffers).load()
     except Exception as error:
         raise Disconnected from error
 
 
-def _exactly(sock: socket.socket, length: int) -> bytearray:
-    # A bytearray makes the arrays built on it writable.
-    buffer = bytearray(length)
-    view = memoryview(buffer)
-    while len(view):
+def _exactly(sock: socket.socket, length: int) -> memoryview:
+    return _fill(sock, memoryview(bytearray(length)))
+
+
+def _fill(sock: socket.socket, buffer: memoryview) -> memoryview:
+    rest = buffer
+    while len(rest):
         try:
-            got = sock.recv_into(view)
+            got = sock.recv_into(rest)
         except ConnectionError as error:
             raise Disconnected from error
         if not got:
             raise Disconnected
-        view = view[got:]
+        rest = rest[got:]
     return buffer
 
 
