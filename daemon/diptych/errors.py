@@ -40,6 +40,10 @@ class ConfigError(DiptychError):
     """The configuration, the data folder or the environment cannot be used as it is."""
 
 
+class UsageError(DiptychError):
+    """A command was asked for what cannot be done; the message says what to do instead."""
+
+
 class StoreError(DiptychError):
     """The audit database or the spool could not keep what it was given."""
 

@@ -42,7 +42,7 @@ def test_index_verify_and_rebuild_without_a_daemon(diptych: Diptych, stopped: Pa
     done = diptych("index", "verify", "--data", stopped)
     assert done.returncode == 0, done.stdout
     assert f"{vectors} vectors, 0 newer" in done.stdout
-    graph = next((stopped / "index").glob("*.usearch"))
+    graph = next((stopped / "index").rglob("*.usearch"))
     content = bytearray(graph.read_bytes())
     content[len(content) // 2] ^= 1
     graph.write_bytes(content)

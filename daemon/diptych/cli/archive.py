@@ -1,0 +1,166 @@
+"""The archive: list its verdicts, check its chain and its index, forget a case."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from diptych import reports
+from diptych.audit import forget as forgetting
+from diptych.audit import indexing, verdicts
+from diptych.audit import verify as verifying
+from diptych.cli.common import ConfigOption, DataOption, in_words, load, open_store
+from diptych.judge.ladder import Relation
+
+# SQLite's and PostgreSQL's largest integer.
+LARGEST_ID = 2**63 - 1
+
+audit_app = typer.Typer(help="The audit table.", no_args_is_help=True)
+index_app = typer.Typer(help="The vector index, a cache of the database.", no_args_is_help=True)
+
+
+class Format(StrEnum):
+    """How rows are printed."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+def list_verdicts(
+    data: DataOption = None,
+    config: ConfigOption = None,
+    format_: Annotated[
+        Format,
+        typer.Option("--format", help="json and csv have every field."),
+    ] = Format.TABLE,
+    relation: Annotated[
+        Relation | None,
+        typer.Option(
+            metavar="RELATION", help=f"Only these: {', '.join(r.value for r in Relation)}."
+        ),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Judged since then: an ISO time (UTC unless it says) or an age (30m, 24h, 7d).",
+        ),
+    ] = None,
+) -> None:
+    """List the series: the current verdict of each one's newest revision."""
+    moment = _moment(since)
+    with in_words():
+        store = open_store(load(data, config))
+        with store.read() as connection:
+            found = verdicts.current(connection, relation, moment)
+        rows = [reports.series_row(row) for row in found]
+        if format_ is Format.JSON:
+            print(json.dumps(rows, indent=1))  # noqa: T201 - the result
+        elif format_ is Format.CSV:
+            print(reports.spreadsheet(rows), end="")  # noqa: T201
+        else:
+            console = reports.console()
+            with console.capture() as captured:
+                console.print(reports.table(rows))
+            print(captured.get(), end="")  # noqa: T201
+
+
+@audit_app.command("verify")
+def audit_verify(data: DataOption = None, config: ConfigOption = None) -> None:
+    """Compare every verdict with its hashed payload and walk the chain.
+
+    Exit status 1 if anything is not what was decided. The head, kept elsewhere, shows later that
+    nothing was cut off.
+    """
+    with in_words():
+        chosen = load(data, config)
+        store = open_store(chosen)
+        with store.read() as connection:
+            found = verifying.verify(connection, chosen.data / "audit-heads.jsonl")
+        for problem in found.problems:
+            typer.echo(problem)
+        typer.echo(
+            f"{found.events} events, {found.verdicts} verdicts, "
+            f"{len(found.problems)} problems; head {found.head}"
+        )
+        raise typer.Exit(1 if found.problems else 0)
+
+
+@index_app.command("verify")
+def index_verify(data: DataOption = None, config: ConfigOption = None) -> None:
+    """Compare the last index snapshot with the database; exit status 1 if they differ."""
+    with in_words():
+        from diptych import doctor
+
+        chosen = load(data, config)
+        problems, said = doctor.check_index(chosen, open_store(chosen))
+        for line in (*problems, said):
+            typer.echo(line)
+        raise typer.Exit(1 if problems else 0)
+
+
+@index_app.command("rebuild")
+def index_rebuild(data: DataOption = None, config: ConfigOption = None) -> None:
+    """Build the index anew from the database; a running daemon is asked to do it."""
+    with in_words():
+        from diptych import doctor, service
+
+        chosen = load(data, config)
+        store = open_store(chosen)
+        try:
+            with service.locked(chosen.data):
+                typer.echo(f"{doctor.rebuild_index(chosen, store)} vectors")
+        except service.Occupied:
+            indexing.request_rebuild(store)
+            typer.echo("asked the running daemon to rebuild its index")
+
+
+def forget(
+    case: Annotated[int, typer.Argument(metavar="CASE", help="case_id, as `verdicts` prints it.")],
+    data: DataOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Remove pixels, proxy, vectors and identifiers of a case; the chain still verifies."""
+    with in_words():
+        from diptych import doctor, service
+        from diptych.receive.spool import Spool
+
+        chosen = load(data, config)
+        store = open_store(chosen)
+        if abs(case) > LARGEST_ID:  # the driver would refuse to ask
+            raise forgetting.UnknownCase(f"case {case}: unknown")
+        gone = forgetting.forget(store, case)
+        spool = Spool(chosen.spool_folder, chosen.source_names())
+        for locator in gone.locators:
+            spool.remove(locator)
+        try:
+            with service.locked(chosen.data):
+                # Nobody else would take the vectors out of the snapshot before the next start.
+                doctor.rebuild_index(chosen, store)
+        except service.Occupied:
+            pass  # the daemon reads the event
+        typer.echo(
+            f"case {case}: forgotten; {len(gone.locators)} files, {len(gone.keys)} vectors, "
+            f"identifiers of {len(gone.verdicts)} verdicts removed"
+        )
+
+
+def _moment(text: str | None) -> int | None:
+    """UTC microseconds of an ISO time or an age."""
+    if text is None:
+        return None
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    try:
+        if text[-1:] in units and text[:-1].replace(".", "", 1).isdigit():
+            moment = datetime.now(UTC) - timedelta(**{units[text[-1]]: float(text[:-1])})
+        else:
+            moment = datetime.fromisoformat(text)
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return int(moment.timestamp() * 1_000_000)
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(f"--since {text!r}: neither an ISO time nor an age") from error

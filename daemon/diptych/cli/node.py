@@ -1,0 +1,83 @@
+"""The daemon: run it, see it work, ask what stands in its way."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diptych import log as logs
+from diptych.cli.common import ENVIRONMENT, ConfigOption, DataOption, in_words, load
+
+
+def serve(
+    data: DataOption = None,
+    config: ConfigOption = None,
+    dicom_port: Annotated[
+        int | None,
+        typer.Option(metavar="PORT", help="DICOM port; 0: any free one (default 11112)."),
+    ] = None,
+    http_port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            help="Port of /metrics, /healthz and /readyz; 0: any free one (default 8112).",
+        ),
+    ] = None,
+    ae_title: Annotated[
+        str | None, typer.Option(metavar="TITLE", help="Our AE title (default DIPTYCH).")
+    ] = None,
+) -> None:
+    """Receive series over DICOM and judge them, until SIGTERM or Ctrl-C."""
+    stop = threading.Event()
+    # First of all: a stop that comes while libraries are loaded is a clean stop as well.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    dicom = {"port": dicom_port, "ae_title": ae_title}
+    with in_words():
+        chosen = load(data, config, dicom=dicom, http={"port": http_port})
+        logs.configure(chosen.log.level, "supervisor")
+        from diptych import service
+
+        if not stop.is_set():
+            service.run(chosen, stop)
+
+
+def demo(
+    dicom: Annotated[
+        Path | None, typer.Option(help="Use the series of this folder.", exists=True)
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the table as a JSON array.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Use this new or empty data folder and keep it.", file_okay=False),
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Run the main job for real: a daemon, DICOM associations, copies, verdicts.
+
+    Exit status 0 only if every verdict is the expected one.
+    """
+    from diptych.demo.run import run
+
+    with in_words():
+        raise typer.Exit(run(dicom, json_file, data, config))
+
+
+def run_doctor(data: DataOption = None, config: ConfigOption = None) -> None:
+    """Can the daemon run here, and does it? Exit status 4 with the repair in words if not."""
+    with in_words():
+        from diptych import doctor
+
+        # What the libraries log while they are tried stands in the findings.
+        logging.getLogger("diptych").setLevel(logging.CRITICAL)
+        findings = doctor.examine(load(data, config))
+        for finding in findings:
+            typer.echo(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what}: {finding.said}")
+        raise typer.Exit(0 if all(finding.ok for finding in findings) else ENVIRONMENT)

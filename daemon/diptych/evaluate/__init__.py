@@ -1,0 +1,7 @@
+"""The paper's protocol on anyone's images.
+
+Read in this order: ``run`` (the command), ``cases`` and ``reading`` (files → volumes in two
+halves), ``protocol`` (database and queries: ``survey``, ``transforms``, ``paper``, ``product``,
+``store``), ``answers`` (what comes out), then ``scores``, ``statistics``, ``paper_results``,
+``product_results`` and ``report`` (what is made of it).
+"""

@@ -1,0 +1,78 @@
+"""The daemon's own ladder over the same database: what would it have said?
+
+The same preparation, mask, digests, look-up and policy as ``serve``, by the same functions of
+``pipeline``; only the archive is in memory. Copies and strangers arrive as new series of no known
+study, one at a time, and are not kept: nobody is a match of itself or of another query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diptych.embed.manifest import ModelEntry
+from diptych.judge.count import CaseId
+from diptych.pipeline import Finding, Ready, Stages, look_up, shipped_policy
+from diptych.search.archive import SearchIndex
+
+Vectors = NDArray[np.float32]
+
+
+class Product:
+    """The ladder with the policy that ships, and the archive it asks. Cases count from 1."""
+
+    def __init__(self, model: ModelEntry) -> None:
+        self.policy = shipped_policy(model)
+        self._index = SearchIndex(model.dimension, model.fingerprint)
+        self._archive = _Memory(self._index)
+
+    def add(self, slice_digests: Sequence[bytes], digest: bytes | None, vectors: Vectors) -> CaseId:
+        """The next case. slice_digests, vectors (n, d): of its informative slices; digest: of the
+        case, None when its planes are constant."""
+        return self._archive.add(slice_digests, digest, vectors)
+
+    def judge(self, ready: Ready, digest: bytes | None, embed: Callable[[], Vectors]) -> Finding:
+        """The verdict on one query, as on a new series. embed: its informative slices' vectors."""
+        return look_up(
+            ready, digest, lambda _: embed(), self._index, self._archive, self.policy, Stages()
+        )
+
+
+class _Memory:
+    """A ``pipeline.Archive`` without SQL: nodes are shared by prepared digest, as there."""
+
+    def __init__(self, index: SearchIndex) -> None:
+        self._index = index
+        self._nodes: dict[bytes, int] = {}
+        self._owner: dict[int, CaseId] = {}
+        self._by_digest: dict[bytes, CaseId] = {}
+        self._keys: list[list[int]] = []
+
+    def add(self, slice_digests: Sequence[bytes], digest: bytes | None, vectors: Vectors) -> CaseId:
+        case = len(self._keys) + 1
+        new: dict[int, int] = {}
+        for row, value in enumerate(slice_digests):
+            key = self._nodes.setdefault(value, len(self._nodes) + 1)
+            if key not in self._owner:
+                self._owner[key] = case
+                new[key] = row
+        self._index.add(np.array(list(new), np.uint64), vectors[list(new.values())])
+        self._keys.append([self._nodes[value] for value in slice_digests])
+        if digest is not None:
+            self._by_digest.setdefault(digest, case)
+        return case
+
+    def earliest_with_digest(self, case_digest: bytes) -> CaseId | None:
+        return self._by_digest.get(case_digest)
+
+    def vectors_of(self, case: CaseId) -> Vectors | None:
+        keys = self._keys[case - 1]
+        return self._index.vectors(np.array(keys, np.uint64)) if keys else None
+
+    def owners(self, keys: Sequence[int]) -> Mapping[int, CaseId]:
+        return {key: self._owner[key] for key in keys}
+
+    def same_study(self, cases: Iterable[CaseId]) -> list[CaseId]:
+        return []

@@ -1,0 +1,312 @@
+"""The protocol over one folder: build the database of set A, then ask every query.
+
+Bounded in memory: one case at a time with a few of its copies, and the database's vectors. What is
+finished is in the results at once, and is not done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diptych import __version__
+from diptych.embed.manifest import ModelEntry
+from diptych.embed.prepare import digest_slices, prepare
+from diptych.errors import UsageError
+from diptych.evaluate.answers import DUPLICATE, TRANSFORMS, Answer, ProductAnswer, Transform
+from diptych.evaluate.cases import Case, find, read_pairs, read_subjects
+from diptych.evaluate.paper import Database, IndexName
+from diptych.evaluate.product import Product
+from diptych.evaluate.progress import Progress
+from diptych.evaluate.reading import Reading, Unreadable
+from diptych.evaluate.store import Embedded, Record, Results
+from diptych.evaluate.survey import Survey, survey
+from diptych.evaluate.transforms import transformed
+from diptych.judge.digest import case_digest
+from diptych.pipeline import Ready, Stages, make_ready
+from diptych.volume.decoders import DecoderPool
+from diptych.volume.orient import canonical_slices
+from diptych.volume.value import Volume
+
+WORKERS = max(1, min(4, os.cpu_count() or 1))
+"""Threads that transform and prepare (SciPy and Pillow release the interpreter's lock). Each holds
+a copy of the volume or two: memory is what limits them."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What embeds. entry: its line of the manifest; None for a baseline, which has no policy and
+    so no ladder."""
+
+    name: str
+    fingerprint: str
+    input_size: int
+    dimension: int
+    embed: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    entry: ModelEntry | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run over a folder, and where its results go. product: with the ladder, where the
+    model has one. without: files and folders below FOLDER that are ours."""
+
+    folder: Path
+    out: Path
+    model: Model
+    indexes: tuple[IndexName, ...]
+    transforms: tuple[Transform, ...]
+    product: bool
+    subjects: Path | None = None
+    known_pairs: Path | None = None
+    without: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Query:
+    """One volume made ready: prepared float32 (n, size, size), every slice; ready and digest: for
+    the ladder. seconds: what making it ready took, the transform not counted."""
+
+    prepared: NDArray[np.float32]
+    ready: Ready | None
+    digest: bytes | None
+    seconds: float
+
+
+class Run:
+    """The protocol over one folder. A context manager: it holds the results open.
+
+    UsageError: fewer than two cases, a table that does not fit, results of another run.
+    """
+
+    def __init__(
+        self, plan: Plan, resume: bool | None, decoders: DecoderPool, progress: Progress
+    ) -> None:
+        self._plan, self._decoders, self._progress = plan, decoders, progress
+        self._listing = find(plan.folder, without=(plan.out, *plan.without))
+        if len(self._listing.cases) < 2:
+            raise UsageError(
+                f"{plan.folder}: the protocol needs at least two cases; "
+                f"{len(self._listing.cases)} images (NIfTI, NRRD, MetaImage, DICOM) are there"
+            )
+        subjects, pairs = plan.subjects, plan.known_pairs
+        self._subjects = read_subjects(subjects, self._listing) if subjects else {}
+        self._pairs = read_pairs(pairs, self._listing) if pairs else []
+        self._entry = plan.model.entry if plan.product else None
+        self._results = Results(plan.out, self._header(), resume)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._results.__exit__()
+
+    def carry_out(self) -> Survey:
+        """Do everything that is not in the results yet."""
+        surveyed = survey(
+            self._plan.folder,
+            self._listing,
+            self._subjects,
+            self._pairs,
+            self._results,
+            self._decoders,
+            self._progress,
+        )
+        done = {record["case"] for record in self._results.records("query")}
+        sides = ((surveyed.database, "copy"), (surveyed.strangers, "stranger"))
+        queries = [(case, side) for cases, side in sides for case in cases if case.id not in done]
+        if not queries:
+            return surveyed
+        database, product = self._build(surveyed)
+        places = {case.id: place for place, case in enumerate(surveyed.database)}
+        weight = sum(surveyed.voxels[case.id] for case, _ in queries)
+        with (
+            self._progress.phase("queries", len(queries), weight) as phase,
+            ThreadPoolExecutor(WORKERS) as workers,
+        ):
+            for case, side in queries:
+                asked = self._ask(case, places.get(case.id), database, product, workers)
+                self._results.append({"kind": "query", "case": case.id, "side": side, **asked})
+                phase.finished(surveyed.voxels[case.id])
+        return surveyed
+
+    def answers(self, surveyed: Survey) -> Iterator[Answer]:
+        """Every look-up in paper mode."""
+        names = [case.id for case in surveyed.database]
+        for record in self._results.records("query"):
+            case, side = record["case"], record["side"]
+            known = surveyed.known.get(case, ())
+            for number, index, removed, n, ranked in record["answers"]:
+                hits = tuple((names[place], count) for place, count in ranked)
+                transform = TRANSFORMS[number]
+                yield Answer(case, side, transform, index, bool(removed), n, hits, known)
+
+    def product_answers(self, surveyed: Survey) -> Iterator[ProductAnswer]:
+        """Every verdict of the ladder."""
+        names = [case.id for case in surveyed.database]
+        for record in self._results.records("query"):
+            case, side = record["case"], record["side"]
+            known = surveyed.known.get(case, ())
+            for number, relation, place, seconds in record["product"]:
+                matched = None if place is None else names[place]
+                transform = TRANSFORMS[number]
+                yield ProductAnswer(case, side, transform, relation, matched, seconds, known)
+
+    def _header(self) -> Record:
+        """What a run must have in common with the one it goes on with."""
+        plan, files = self._plan, hashlib.sha256()
+        for case in self._listing.cases:
+            for path in case.paths:
+                state = path.stat()
+                files.update(f"{case.id}\n{state.st_size} {state.st_mtime_ns}\n".encode())
+        return {
+            "version": __version__,
+            "files": files.hexdigest(),
+            "model": f"{plan.model.name} {plan.model.fingerprint}",
+            "policy": Product(self._entry).policy.label if self._entry else None,
+            "index": list(plan.indexes),
+            "transforms": [TRANSFORMS.index(each) for each in plan.transforms],
+            "subjects": [list(each) for each in sorted(self._subjects.items())],
+            "known_pairs": [list(each) for each in sorted(self._pairs)],
+        }
+
+    def _build(self, surveyed: Survey) -> tuple[Database, Product | None]:
+        """The database, in every index, and the ladder's archive of the same cases."""
+        database = Database(self._plan.model.dimension, self._plan.indexes)
+        product = Product(self._entry) if self._entry else None
+        weight = sum(surveyed.voxels[case.id] for case in surveyed.database)
+        with self._progress.phase("database", len(surveyed.database), weight) as phase:
+            for number, case in enumerate(surveyed.database):
+                embedded = self._results.vectors(number)
+                if embedded is None:
+                    embedded = self._embedded(case)
+                    self._results.keep_vectors(number, embedded)
+                database.add(embedded.vectors)
+                if product is not None:
+                    informative = embedded.vectors[embedded.kept]
+                    product.add(embedded.slice_digests, embedded.digest, informative)
+                phase.finished(surveyed.voxels[case.id])
+        return database, product
+
+    def _embedded(self, case: Case) -> Embedded:
+        reading = self._read(case)
+        query = self._made(reading, DUPLICATE, case.id)
+        vectors = self._embed(query.prepared)
+        if query.ready is None:
+            return Embedded(vectors, np.ones(len(vectors), np.bool_), (), query.digest)
+        return Embedded(vectors, query.ready.kept, query.ready.slice_digests, query.digest)
+
+    def _ask(
+        self,
+        case: Case,
+        place: int | None,
+        database: Database,
+        product: Product | None,
+        workers: ThreadPoolExecutor,
+    ) -> Record:
+        """Every transform of one case, in every index; place: the case's own in the database."""
+        reading = self._read(case)
+        answers: list[list[object]] = []
+        verdicts: list[list[object]] = []
+
+        def made(transform: Transform) -> _Query:
+            return self._made(reading, transform, case.id)
+
+        for transform, query in _ahead(workers, made, self._plan.transforms):
+            number = TRANSFORMS.index(transform)
+            began = time.perf_counter()
+            vectors = self._embed(query.prepared)
+            embedding = time.perf_counter() - began
+            for index in self._plan.indexes:
+                ranked = database.ask(index, vectors)
+                answers.append([number, index, 0, len(vectors), ranked])
+                if place is not None:
+                    ranked = database.ask(index, vectors, without=place)
+                    answers.append([number, index, 1, len(vectors), ranked])
+            if product is not None and query.ready is not None:
+                verdicts.append([number, *_judged(product, query, vectors, embedding)])
+        return {"answers": answers, "product": verdicts}
+
+    def _embed(self, prepared: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Vectors of all slices; equal ones, as blank borders are, are embedded once."""
+        digests = np.array([int.from_bytes(each) for each in digest_slices(prepared)], object)
+        _, first, where = np.unique(digests, return_index=True, return_inverse=True)
+        return self._plan.model.embed(prepared[first])[where]
+
+    def _read(self, case: Case) -> Reading:
+        try:
+            return case.read(self._decoders)
+        except Unreadable as error:
+            raise UsageError(
+                f"{case.id} could be read before and cannot be read now ({error}); "
+                "--resume goes on when it can"
+            ) from error
+
+    def _made(self, reading: Reading, transform: Transform, case: str) -> _Query:
+        """One copy of a case, ready to be embedded."""
+        volume = transformed(reading.volume, transform, case)
+        digest = reading.digest if transform == DUPLICATE else _digest(volume)
+        began = time.perf_counter()
+        size = self._plan.model.input_size
+        if self._entry is None:
+            oriented = canonical_slices(volume)
+            ready, prepared = None, prepare(oriented.array, size, oriented.valid)
+        else:
+            ready = make_ready(volume, size, Stages())
+            prepared = ready.prepared
+        return _Query(prepared, ready, digest, time.perf_counter() - began)
+
+
+def _judged(
+    product: Product, query: _Query, vectors: NDArray[np.float32], embedding: float
+) -> tuple[str, int | None, float]:
+    """(relation, place of the matched case in the database, seconds) of the ladder.
+
+    seconds: from the volume to the verdict. The vectors are those of paper mode, of which the
+    ladder takes the informative ones, so it is charged their share of the embedding.
+    """
+    ready = query.ready
+    assert ready is not None
+    began = time.perf_counter()
+    found = product.judge(ready, query.digest, lambda: vectors[ready.kept])
+    seconds = query.seconds + time.perf_counter() - began
+    if not found.reused:
+        seconds += embedding * float(ready.kept.mean())
+    matched = found.judgement.matched_case
+    return (
+        found.judgement.relation.value,
+        None if matched is None else matched - 1,
+        round(seconds, 5),
+    )
+
+
+def _digest(volume: Volume) -> bytes | None:
+    """As the decoder's and the judge's: constant planes are no evidence."""
+    return None if all(volume.constant) else case_digest(volume.digests)
+
+
+def _ahead(
+    workers: ThreadPoolExecutor, made: Callable[[Transform], _Query], items: tuple[Transform, ...]
+) -> Iterator[tuple[Transform, _Query]]:
+    """In order, a few of them made beforehand."""
+    waiting: deque[tuple[Transform, Future[_Query]]] = deque()
+    try:
+        for item in items:
+            waiting.append((item, workers.submit(made, item)))
+            if len(waiting) > WORKERS:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        for first, future in waiting:
+            yield first, future.result()
+    finally:
+        for _, future in waiting:
+            future.cancel()

@@ -1,0 +1,232 @@
+"""``diptych evaluate``: the paper's protocol and the daemon's ladder on anyone's images.
+
+    find cases → read → halve → database (A) → queries (B, C) → statistics → tables and figures
+
+Truong et al. 2023. Set A is the first half, B its transformed copies, C the second half; here the
+strangers of C are transformed as well, and each copy is looked up without its true case too.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import SimpleITK as sitk  # noqa: N813 - the name everybody knows it by
+
+from diptych import active
+from diptych.config import Config
+from diptych.embed.session import Embedder
+from diptych.errors import ModelError, UsageError
+from diptych.evaluate import report
+from diptych.evaluate.answers import SEVEN, TRANSFORMS, Protocol
+from diptych.evaluate.baseline import Thumbnail
+from diptych.evaluate.paper import INDEXES, IndexName, have_faiss
+from diptych.evaluate.progress import Progress
+from diptych.evaluate.protocol import Model, Plan, Run
+from diptych.evaluate.scores import Calibration, calibrate, collect
+from diptych.evaluate.survey import Survey
+from diptych.pipeline import shipped_policy
+from diptych.volume.decoders import DecoderPool
+
+UNREADABLE, INTERRUPTED = 3, 130
+
+
+@dataclass(frozen=True)
+class Options:
+    """What ``diptych evaluate`` was asked for.
+
+    config: knows the registered models. model: a bundled or registered one (None: the bundled
+    default), or ``thumbnail-16``. indexes: None: all that can be had. resume: go on (True), begin
+    anew (False), or refuse where something is (None). quick: the seven sets of Algorithm 1 only.
+    """
+
+    folder: Path
+    out: Path
+    config: Config
+    json_file: Path | None = None
+    model: str | None = None
+    indexes: tuple[str, ...] | None = None
+    calibrate: Path | None = None
+    subjects: Path | None = None
+    known_pairs: Path | None = None
+    resume: bool | None = None
+    quick: bool = False
+
+
+def evaluate(options: Options) -> int:
+    """Run it, write the report to ``out``, print its summary; the exit status.
+
+    0: done; 3: done, and some inputs could not be read; 130: interrupted. UsageError: what must be
+    asked for differently.
+    """
+    progress = Progress()
+    _check(options)
+    indexes = _indexes(options.indexes, progress)
+    model = _model(options)
+    if model.entry is None:
+        progress.say(
+            f"{model.name} is a baseline without a policy: the daemon's ladder is left out"
+        )
+    transforms = SEVEN if options.quick else TRANSFORMS
+    plan = Plan(
+        options.folder,
+        options.out,
+        model,
+        indexes,
+        transforms,
+        product=True,
+        subjects=options.subjects,
+        known_pairs=options.known_pairs,
+        without=(options.json_file,) if options.json_file else (),
+    )
+    _quieten()
+    try:
+        with (
+            DecoderPool() as decoders,
+            Run(plan, options.resume, decoders, progress) as run,
+        ):
+            calibration = None
+            if options.calibrate:
+                calibration = _calibrated(options.calibrate, plan, options, decoders, progress)
+            return _carry_out(run, plan, options, calibration, progress)
+    except KeyboardInterrupt:
+        progress.say("interrupted; the same command with --resume goes on from here")
+        return INTERRUPTED
+
+
+@dataclass(frozen=True)
+class _Calibrated:
+    """What the calibration folder gave: t_opt, and what it rests on."""
+
+    name: str
+    calibration: Calibration
+    survey: Survey
+
+
+def _carry_out(
+    run: Run, plan: Plan, options: Options, calibrated: _Calibrated | None, progress: Progress
+) -> int:
+    began = time.perf_counter()
+    surveyed = run.carry_out()
+    extra: dict[str, Any] = {
+        "run": {
+            "quick": options.quick,
+            "seconds": round(time.perf_counter() - began, 1),
+            "not_images": [{"path": path, "reason": reason} for path, reason in surveyed.others],
+        }
+    }
+    threshold, origin, unread = None, report.SAME_DATA, len(surveyed.unreadable)
+    if calibrated:
+        threshold = calibrated.calibration.fit.t_opt
+        origin = f"calibration: {calibrated.name}"
+        extra["calibration"] = {
+            "name": calibrated.name,
+            "t_opt": threshold,
+            "database": len(calibrated.survey.database),
+            "nonduplicates": len(calibrated.survey.strangers),
+            "unreadable": [
+                {"path": path, "reason": reason} for path, reason in calibrated.survey.unreadable
+            ],
+        }
+        unread += len(calibrated.survey.unreadable)
+    protocol = Protocol(
+        cases=len(surveyed.database) + len(surveyed.strangers),
+        database=len(surveyed.database),
+        nonduplicates=len(surveyed.strangers),
+        model=plan.model.name,
+        index=", ".join(plan.indexes),
+        threshold_from=origin,
+        slices=surveyed.slices,
+        unreadable=surveyed.unreadable,
+        known_pairs=surveyed.known_pairs,
+    )
+    progress.say("tables and figures")
+    written = report.write(
+        options.out,
+        protocol,
+        run.answers(surveyed),
+        run.product_answers(surveyed),
+        threshold=threshold,
+        policy=shipped_policy(plan.model.entry).label if plan.model.entry else "none",
+        json_file=options.json_file,
+        extra=extra,
+    )
+    print(written.summary)  # noqa: T201 - the result
+    print(f"\n{options.out / 'report.md'}")  # noqa: T201
+    for path, reason in surveyed.unreadable:
+        progress.say(f"could not be read: {path}: {reason}")
+    return UNREADABLE if unread else 0
+
+
+def _calibrated(
+    folder: Path, plan: Plan, options: Options, decoders: DecoderPool, progress: Progress
+) -> _Calibrated:
+    """Algorithm 1 on a folder of its own: the paper's bucket 1. HNSW and the seven sets are all
+    that it needs."""
+    own = Plan(folder, plan.out / "calibration", plan.model, ("hnsw",), SEVEN, product=False)
+    progress.say(f"calibration on {folder}")
+    with Run(own, options.resume, decoders, progress) as run:
+        surveyed = run.carry_out()
+        calibration = calibrate(collect(run.answers(surveyed)))
+    if calibration is None:
+        raise UsageError(f"{folder}: without strangers there is nothing to calibrate on")
+    name = folder.resolve().name
+    progress.say(f"t_opt = {calibration.fit.t_opt:.4f} from {name}")
+    return _Calibrated(name, calibration, surveyed)
+
+
+def _check(options: Options) -> None:
+    """What can be refused before anything is read."""
+    for folder in (options.folder, options.calibrate):
+        if folder is not None and not folder.is_dir():
+            raise UsageError(f"{folder} is no folder")
+    json_file = options.json_file
+    if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
+        raise UsageError(f"{json_file} cannot be written: its folder must exist")
+
+
+def _indexes(wanted: tuple[str, ...] | None, progress: Progress) -> tuple[IndexName, ...]:
+    if wanted is None:
+        if have_faiss():
+            return INDEXES
+        progress.say("LSH left out: pip install faiss-cpu")
+        return tuple(name for name in INDEXES if name != "lsh")
+    chosen = tuple(name for name in INDEXES if name in wanted)
+    if unknown := [name for name in wanted if name not in INDEXES]:
+        raise UsageError(f"--index is some of {','.join(INDEXES)}, not {unknown[0]!r}")
+    if not chosen:
+        raise UsageError(f"--index is some of {','.join(INDEXES)}")
+    if "lsh" in chosen and not have_faiss():
+        raise UsageError("LSH needs FAISS: pip install faiss-cpu, or leave lsh out of --index")
+    return chosen
+
+
+def _model(options: Options) -> Model:
+    if options.model == Thumbnail.name:
+        baseline = Thumbnail()
+        return Model(
+            baseline.name,
+            baseline.fingerprint,
+            baseline.input_size,
+            baseline.dimension,
+            baseline.embed,
+            None,
+        )
+    try:
+        entry = active.model(options.config, options.model)
+    except ModelError as error:
+        raise UsageError(f"--model: {error}; {Thumbnail.name} is the baseline") from error
+    embedder = Embedder(entry)
+    return Model(
+        entry.name, entry.fingerprint, entry.input_size, entry.dimension, embedder.embed, entry
+    )
+
+
+def _quieten() -> None:
+    """Libraries warn about odd headers on stderr; what matters is in the report, by file."""
+    for name in ("nibabel", "nibabel.global", "pydicom"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
