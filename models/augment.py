@@ -1,11 +1,14 @@
 """The near-duplicate operations of the paper as batched augmentations, in torch.
 
 Every function takes and gives (n, 1, h, w) in about [0, 1]. Flips are not among them: a mirrored
-slice is another slice. Strengths reach a little beyond the paper's.
+slice is another slice. Strengths reach a little beyond the paper's. Blur over three dimensions is
+not done here but once, on the volumes (``train.read_slices``). Random numbers come from torch's
+default device, which the trainer sets.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -15,6 +18,7 @@ ROTATION = 22.0  # degrees; the paper goes to 20
 SHIFT = 0.22  # of the side; the paper goes to 20 %
 ZOOM = 1.3  # cropping 20 % in total per axis is a zoom of 1.25
 LOCAL_ZOOM = (1.3, 2.2)  # DINO's local crops
+GRIDS = (24, 32, 40, 52, 68, 88, 112)  # pixels: noise of smaller planes is drawn on these
 
 # ISO/IEC 10918-1 table K.1
 LUMINANCE = torch.tensor(
@@ -37,35 +41,66 @@ def light_view(x: torch.Tensor, aspect: torch.Tensor, size: int) -> torch.Tensor
     return resample(x, aspect, turn, move, zoom, size)
 
 
-def damaged_view(x: torch.Tensor, aspect: torch.Tensor, size: int) -> torch.Tensor:
-    """Rotation, shift and crop, then blur, intensity map, noise and JPEG, each only sometimes."""
+def damaged_view(
+    x: torch.Tensor, aspect: torch.Tensor, native: torch.Tensor, size: int
+) -> torch.Tensor:
+    """Rotation, shift and crop, then blur, intensity map, noise and JPEG, each only sometimes.
+
+    Half of the slices stay where they are, as the paper's single operations leave them, and take
+    the whole damage; those that move take half the noise. ``native``: see :func:`noise`.
+    """
     n = len(x)
-    turn = _signed(n) * ROTATION * (torch.rand(n) < 0.6)
-    move = (torch.rand(n, 2) * 2 - 1) * SHIFT * (torch.rand(n, 1) < 0.6)
-    zoom = 1 + torch.rand(n, 1) * (ZOOM - 1) * (torch.rand(n, 1) < 0.6)
-    zoom = zoom * (1 + (torch.rand(n, 2) - 0.5) * 0.06)
-    return damage(resample(x, aspect, turn, move, zoom, size))
+    moved = torch.rand(n) < 0.55
+    turn = _signed(n) * ROTATION * (moved & (torch.rand(n) < 0.6))
+    move = (torch.rand(n, 2) * 2 - 1) * SHIFT * (moved & (torch.rand(n) < 0.6)).view(n, 1)
+    zoom = 1 + torch.rand(n, 1) * (ZOOM - 1) * (moved & (torch.rand(n) < 0.6)).view(n, 1)
+    zoom = zoom * (1 + (torch.rand(n, 2) - 0.5) * 0.06 * moved.view(n, 1))
+    x = resample(x, aspect, turn, move, zoom, size)
+    return damage(x, torch.where(moved, 0.5, 1.0), native)
 
 
-def local_view(x: torch.Tensor, aspect: torch.Tensor, size: int) -> torch.Tensor:
+def local_view(
+    x: torch.Tensor, aspect: torch.Tensor, native: torch.Tensor, size: int
+) -> torch.Tensor:
     """A small part of the slice: DINO's local crop."""
     n = len(x)
     low, high = LOCAL_ZOOM
     zoom = (low + (high - low) * torch.rand(n, 1)).expand(n, 2)
     move = (torch.rand(n, 2) * 2 - 1) * (1 - 1 / zoom) / 2 * zoom
-    return damage(resample(x, aspect, _signed(n) * ROTATION / 2, move, zoom, size))
+    x = resample(x, aspect, _signed(n) * ROTATION / 2, move, zoom, size)
+    return damage(x, torch.full((n,), 0.3), native)
 
 
-def damage(x: torch.Tensor) -> torch.Tensor:
+def damage(x: torch.Tensor, strength: torch.Tensor, native: torch.Tensor) -> torch.Tensor:
     n = len(x)
-    x = blur(x, 0.004 * torch.exp(torch.rand(n) * 2.9), torch.rand(n) < 0.4)
-    x = x.clamp(0, 1) ** torch.exp(_signed(n) * 0.35).view(n, 1, 1, 1)
+    x = blur(x, 0.004 * torch.exp(torch.rand(n) * 2.9), torch.rand(n) < 0.15)
+    mapped = (torch.rand(n) < 0.6).view(n, 1, 1, 1)
+    x = torch.where(mapped, x.clamp(0, 1) ** torch.exp(_signed(n) * 0.35).view(n, 1, 1, 1), x)
     gain, offset = torch.exp(_signed(n) * 0.25), _signed(n) * 0.1
-    x = x * gain.view(n, 1, 1, 1) + offset.view(n, 1, 1, 1)
-    strong = torch.rand(n) < 0.35
-    deviation = torch.rand(n) * torch.where(strong, 0.45, 0.1) * (torch.rand(n) < 0.7)
-    x = x + torch.randn_like(x) * deviation.view(n, 1, 1, 1)
-    return jpeg(x, 15 + 85 * torch.rand(n), torch.rand(n) < 0.3)
+    x = torch.where(mapped, x * gain.view(n, 1, 1, 1) + offset.view(n, 1, 1, 1), x)
+    # log-uniform from 0.02 to 0.9: as often between 0.1 and 0.2 as between 0.4 and 0.8
+    deviation = 0.02 * torch.exp(torch.rand(n) * math.log(0.9 / 0.02)) * (torch.rand(n) < 0.6)
+    x = x + noise(x.shape, native) * (deviation * strength).view(n, 1, 1, 1)
+    return jpeg(x, 15 + 85 * torch.rand(n), torch.rand(n) < 0.25)
+
+
+def noise(shape: torch.Size, native: torch.Tensor) -> torch.Tensor:
+    """White noise of deviation 1 of the *native* plane, as it looks after the preparation's resize.
+
+    ``native`` is the geometric mean of the plane's rows and columns. Small planes are enlarged: the
+    noise becomes coarse. Large ones are averaged: it becomes weak.
+    """
+    n, _, size, _ = shape
+    # the triangle filter over s pixels leaves sqrt(2 / 3s) of the deviation, along either axis
+    factor = torch.where(native > size, (2 * size / (3 * native)).clamp(max=1), 1.0)
+    out = torch.randn(shape) * factor.view(n, 1, 1, 1)
+    bounds = [0, *((a + b) / 2 for a, b in itertools.pairwise(GRIDS)), GRIDS[-1]]
+    for grid, low, high in zip(GRIDS, bounds, bounds[1:], strict=False):
+        rows = torch.nonzero((native >= low) & (native < high)).flatten()
+        if len(rows) and grid < size:
+            coarse = torch.randn(len(rows), 1, grid, grid)
+            out[rows] = F.interpolate(coarse, (size, size), mode="bilinear", align_corners=False)
+    return out
 
 
 def resample(
@@ -121,7 +156,7 @@ def jpeg(x: torch.Tensor, quality: torch.Tensor, chosen: torch.Tensor) -> torch.
     dct = torch.cos(math.pi / 8 * (k + 0.5) * k[:, None]) * math.sqrt(2 / 8)
     dct[0] /= math.sqrt(2)
     scale = torch.where(quality < 50, 50 / quality, 2 - quality / 50)[chosen].clamp(min=0.01)
-    table = (LUMINANCE * scale.view(-1, 1, 1)).clamp(1, 255).view(-1, 1, 1, 8, 8)
+    table = (LUMINANCE.to(x.device) * scale.view(-1, 1, 1)).clamp(1, 255).view(-1, 1, 1, 8, 8)
     part = x[chosen, 0].clamp(0, 1) * 255 - 128
     blocks = part.view(-1, size // 8, 8, size // 8, 8).transpose(2, 3)
     blocks = dct.T @ (torch.round(dct @ blocks @ dct.T / table) * table) @ dct

@@ -306,6 +306,11 @@ class Config(BaseSettings):
         """Where index snapshots lie: a cache, rebuilt from SQL when missing."""
         return self.data / "index"
 
+    @property
+    def models_folder(self) -> Path:
+        """Where models lie that were registered beside the bundled ones."""
+        return self.data / "models"
+
     def source_of(self, ae_title: str, address: str) -> str | None:
         """The name of the first source that matches the peer, or None."""
         return next((s.name for s in self.source if s.matches(ae_title, address)), None)

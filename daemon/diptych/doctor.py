@@ -23,10 +23,11 @@ from pathlib import Path
 from sqlalchemy import text
 
 from diptych import __version__
-from diptych.audit import archive, migrate
+from diptych.active import model_in_use
+from diptych.audit import archive, migrate, models
 from diptych.audit.store import Store
 from diptych.config import Config
-from diptych.embed.manifest import load_model
+from diptych.embed.manifest import ModelEntry
 from diptych.errors import ConfigError, DiptychError, IndexCorrupt, ModelError, StoreError
 
 PACKAGES = ("pynetdicom", "pydicom", "highdicom", "usearch", "sqlalchemy", "numpy")
@@ -66,11 +67,13 @@ def check_index(config: Config, store: Store) -> tuple[list[str], str]:
     """Problems of the last snapshot in words, and one line about it."""
     from diptych.search import snapshot
 
-    model = load_model(config.model.name or None)
+    model = model_in_use(config, store)
     # Before the database is read: a running daemon may add to both meanwhile.
     try:
         loaded = snapshot.load(
-            config.index_folder, fingerprint=model.fingerprint, dimension=model.dimension
+            snapshot.folder(config.index_folder, model.fingerprint),
+            fingerprint=model.fingerprint,
+            dimension=model.dimension,
         )
     except IndexCorrupt as error:
         return [f"{error}; it will be rebuilt from the database"], "no usable snapshot"
@@ -102,9 +105,19 @@ def check_index(config: Config, store: Store) -> tuple[list[str], str]:
 
 def rebuild_index(config: Config, store: Store) -> int:
     """Build the index from the database and save it; returns the number of vectors."""
+    from diptych.search import snapshot
+
+    model = model_in_use(config, store)
+    vectors = index_of(config, store, model)
+    # What was forgotten must not stay in the snapshots of models that are not in use.
+    snapshot.discard_others(config.index_folder, model.fingerprint)
+    return vectors
+
+
+def index_of(config: Config, store: Store, model: ModelEntry) -> int:
+    """The same for a model that need not be in use."""
     from diptych.search.archive import SearchIndex
 
-    model = load_model(config.model.name or None)
     fingerprint_id = archive.fingerprint_id(store, model.fingerprint, model.name, model.dimension)
     index = SearchIndex(model.dimension, model.fingerprint, mode="hnsw")
     for keys, vectors in archive.all_nodes(store, fingerprint_id, model.dimension):
@@ -141,8 +154,35 @@ def _model(config: Config) -> str:
         from diptych.embed.session import Embedder
     except ImportError as error:
         raise ModelError(f"{error}: install diptych[cpu] or diptych[gpu]") from error
-    embedder = Embedder(load_model(config.model.name or None), threads=1)
-    return f"{embedder.model.name} ({embedder.dimension}-d) on {embedder.provider}"
+    store = _archive(config)
+    embedder = Embedder(model_in_use(config, store), threads=1)
+    said = f"{embedder.model.name} ({embedder.dimension}-d) on {embedder.provider}"
+    if store is None:
+        return said
+    with store.read() as connection:
+        found = models.coverage(connection, embedder.fingerprint)
+        chosen = models.in_use(connection)
+    known = chosen.missing if chosen and chosen.fingerprint == embedder.fingerprint else 0
+    if found.missing > known:
+        raise ModelError(
+            f"{said}: {found.missing} of {found.embedded + found.missing} cases are embedded by "
+            "another model only and are found by their pixels alone; "
+            f"`diptych model use {embedder.model.name}` embeds them"
+        )
+    return f"{said}, {found.embedded} cases embedded" + (
+        f", {found.missing} left behind" if found.missing else ""
+    )
+
+
+def _archive(config: Config) -> Store | None:
+    """The database, if there is one of this version; its own finding says what is wrong with it."""
+    if not config.database.url and not (config.data / "diptych.sqlite3").exists():
+        return None
+    store = Store(config.database_url)
+    try:
+        return store if migrate.current_revision(store) == migrate.newest_revision() else None
+    except StoreError:
+        return None
 
 
 def _holder(folder: Path) -> str | None:

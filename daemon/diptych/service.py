@@ -255,7 +255,11 @@ class _Daemon:
                 continue
             if time.monotonic() - child.started_at < RESTART_SECONDS:
                 continue
-            log.error("%s died (exit %s); starting it again", child.name, child.process.exitcode)
+            if child.process.exitcode:
+                code = child.process.exitcode
+                log.error("%s died (exit %s); starting it again", child.name, code)
+            else:  # the worker, when another model is in use
+                log.info("%s begins anew", child.name)
             try:
                 if child is self._worker:
                     work.release(self._store, child.incarnation, forgive=False)

@@ -16,14 +16,13 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from diptych import jobs
 from diptych import log as logs
-from diptych.audit import archive, counters, indexing, policies, work
+from diptych.active import model_in_use
+from diptych.audit import archive, counters, indexing, models, policies, work
 from diptych.audit.store import Store
 from diptych.config import Config
-from diptych.embed.manifest import load_model
 from diptych.embed.session import Embedder
 from diptych.errors import DiptychError, IndexCorrupt, StoreError
-from diptych.judge.policy import Policy
-from diptych.pipeline import Pipeline
+from diptych.pipeline import Pipeline, shipped_policy
 from diptych.receive.spool import Spool
 from diptych.search import snapshot
 from diptych.search.archive import SearchIndex
@@ -41,13 +40,16 @@ NOTES_SECONDS = 1.0
 
 
 def main(config: Config, name: str, started: Connection) -> None:
-    """Run until SIGTERM. ``started`` hears True when judging can begin, or in words why never."""
+    """Run until SIGTERM, or until another model is in use: the next worker begins with that one.
+
+    ``started`` hears True when judging can begin, or in words why never.
+    """
     logs.configure(config.log.level, "worker")
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     store = Store(config.database_url)
     try:
-        embedder = Embedder(load_model(config.model.name or None), threads=_threads(config))
+        embedder = Embedder(model_in_use(config, store), threads=_threads(config))
         fingerprint_id = archive.fingerprint_id(
             store, embedder.fingerprint, embedder.model.name, embedder.dimension
         )
@@ -65,12 +67,20 @@ def main(config: Config, name: str, started: Connection) -> None:
     except DiptychError as error:
         started.send(str(error))
         return
-    policy = Policy(name="bundled", version=1, d_max=embedder.model.d_max)
+    policy = shipped_policy(embedder.model)
     with store.write() as connection:
         policies.register(connection, policy.label, policy.canonical_json())
         said = f"{embedder.model.name} {embedder.fingerprint} {embedder.provider}"
         counters.set_gauge(connection, "model_info", 1, said)
         counters.set_gauge(connection, "diptych_index_vectors", len(index))
+        left = models.coverage(connection, embedder.fingerprint).missing
+    if left:
+        log.error(
+            "%d cases are embedded by another model only and are found by their pixels alone: "
+            "`diptych model use %s` embeds them",
+            left,
+            embedder.model.name,
+        )
     spool = Spool(config.spool_folder, config.source_names())
     decode = config.decode
     with DecoderPool(
@@ -92,7 +102,9 @@ def main(config: Config, name: str, started: Connection) -> None:
         jobs.every(scheduler, LEASE_SECONDS / 4, lambda: work.renew(store, name, LEASE_SECONDS))
         started.send(True)
         started.close()
-        _judge_until(stop, store, pipeline, notes, name, decode.attempts)
+        # The configuration's word is the last one: then no switch is heeded.
+        only = None if config.model.name else embedder.fingerprint
+        _judge_until(stop, store, pipeline, notes, name, decode.attempts, only)
         scheduler.shutdown(wait=True)
     jobs.save_snapshot(store, pipeline.index, config.index_folder)
     store.close()
@@ -108,7 +120,7 @@ def open_index(
     hnsw, watermark = None, 0
     try:
         loaded = snapshot.load(
-            config.index_folder,
+            snapshot.folder(config.index_folder, embedder.fingerprint),
             fingerprint=embedder.fingerprint,
             dimension=embedder.dimension,
             newest_key=newest,
@@ -176,7 +188,14 @@ class _Notes:
             log.info("index built anew: %d vectors", len(pipeline.index))
             # The snapshot on disk would keep the forgotten vectors.
             jobs.save_snapshot(self._store, pipeline.index, self._folder)
+            snapshot.discard_others(self._folder, pipeline.index.fingerprint)
             self._seen = seen
+
+    def switched(self, fingerprint: str) -> bool:
+        """Whether another model than that of this fingerprint is in use."""
+        with self._store.read() as connection:
+            chosen = models.in_use(connection)
+        return chosen is not None and chosen.fingerprint != fingerprint
 
     def _read(self) -> tuple[int, int]:
         with self._store.read() as connection:
@@ -190,12 +209,17 @@ def _judge_until(
     notes: _Notes,
     name: str,
     attempts: int,
+    only: str | None,
 ) -> None:
+    """``only``: the fingerprint to judge under, for as long as its model is in use."""
     while not stop.is_set():
         try:
             notes.heed(pipeline)
-            claimed = work.claim(store, name, LEASE_SECONDS)
+            claimed = work.claim(store, name, LEASE_SECONDS, only)
             if claimed is None:
+                if only and notes.switched(only):
+                    log.info("another model is in use: beginning anew with it")
+                    return
                 stop.wait(IDLE_SECONDS)
                 continue
             _judge_one(store, pipeline, claimed, name, attempts)

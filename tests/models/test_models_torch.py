@@ -26,40 +26,17 @@ except ModuleNotFoundError:
 sys.path.insert(0, str(REPOSITORY / "models"))
 import augment
 import export
+import losses
+import networks
 import train
-import vit
+import trainset
+from diptych.embed.prepare import prepare
+from diptych.registry import vit
 
 torch.set_num_threads(1)  # tensors this small are slower on several
 
 TINY = {"img_size": 32, "patch_size": 8, "in_chans": 1, "embed_dim": 24, "depth": 2,
         "num_heads": 3, "standardise": True, "pool": "cls+mean"}  # fmt: skip
-
-
-def dino_names(depth: int) -> set[str]:
-    """The keys of Meta's ``dino_deitsmall16_pretrain.pth``, as published."""
-    block = [
-        "norm1.weight", "norm1.bias", "attn.qkv.weight", "attn.qkv.bias", "attn.proj.weight",
-        "attn.proj.bias", "norm2.weight", "norm2.bias", "mlp.fc1.weight", "mlp.fc1.bias",
-        "mlp.fc2.weight", "mlp.fc2.bias",
-    ]  # fmt: skip
-    outer = ["cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias",
-             "norm.weight", "norm.bias"]  # fmt: skip
-    return {*outer, *(f"blocks.{i}.{name}" for i in range(depth) for name in block)}
-
-
-def test_weights_are_named_and_shaped_as_metas_dino_vit_small():
-    state = vit.VisionTransformer(**vit.VIT_SMALL_16).state_dict()
-    assert set(state) == dino_names(depth=12)
-    assert state["pos_embed"].shape == (1, 197, 384)
-    assert state["patch_embed.proj.weight"].shape == (384, 3, 16, 16)
-    assert state["blocks.0.attn.qkv.weight"].shape == (1152, 384)
-    assert state["blocks.11.mlp.fc1.weight"].shape == (1536, 384)
-    assert sum(p.numel() for p in state.values()) == 21_665_664
-
-
-def test_the_bundled_network_has_the_same_names():
-    state = vit.VisionTransformer(**vit.BUNDLED).state_dict()
-    assert set(state) == dino_names(depth=vit.BUNDLED["depth"])
 
 
 def test_local_crops_interpolate_the_positions():
@@ -80,31 +57,52 @@ def test_impossible_networks_are_refused():
         vit.VisionTransformer(**(TINY | {"pool": "max"}))
 
 
+@pytest.mark.parametrize("name", sorted(networks.CONFIGS))
+def test_every_candidate_gives_unit_vectors_of_its_dimension_and_takes_local_crops(name):
+    network = networks.build(networks.CONFIGS[name]).eval()
+    for size in (networks.SIZE, train.LOCAL):
+        vectors = network.embed(torch.rand(3, 1, size, size))
+        assert vectors.shape == (3, networks.dimension(networks.CONFIGS[name]))
+        assert torch.allclose(vectors.norm(dim=1), torch.ones(3), atol=1e-5)
+
+
 @pytest.fixture
-def slices() -> train.Slices:
+def slices() -> trainset.Slices:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.rand(60, 1, 9, 9, generator=generator)
-    pixels = torch.nn.functional.interpolate(pixels, train.SOURCE, mode="bicubic").clamp(0, 1)
+    pixels = torch.nn.functional.interpolate(pixels, trainset.SOURCE, mode="bicubic").clamp(0, 1)
     volume = torch.arange(6).repeat_interleave(10)
-    return train.Slices(
-        pixels[:, 0].half(), torch.ones(60), volume, volume // 2, torch.arange(10).repeat(6)
+    return trainset.Slices(
+        pixels[:, 0].half().repeat(1 + len(trainset.BLURS), 1, 1, 1),
+        torch.ones(60),
+        torch.full((60,), 64.0),
+        volume,
+        volume // 2,
+        volume % 2,
+        torch.arange(10).repeat(6),
     )
 
 
 @pytest.fixture
 def small(monkeypatch) -> None:
     """The whole training on a network and a batch that take a second, with easy views."""
-    config = {"img_size": 64, "patch_size": 16, "in_chans": 1, "embed_dim": 32, "depth": 1,
-              "num_heads": 2, "standardise": True, "pool": "cls+mean"}  # fmt: skip
-    monkeypatch.setattr(train.vit, "BUNDLED", config)
-    monkeypatch.setattr(train, "BATCH", 24)
+    config = {"network": "vit", "img_size": 64, "patch_size": 16, "in_chans": 1, "embed_dim": 32,
+              "depth": 1, "num_heads": 2, "standardise": True, "pool": "cls+mean"}  # fmt: skip
+    monkeypatch.setitem(networks.CONFIGS, "vit", config)
     monkeypatch.setattr(train, "PROTOTYPES", 32)
     monkeypatch.setattr(train, "LOCAL", 32)
-    monkeypatch.setattr(augment, "damaged_view", augment.light_view)
+
+    def easy(x, aspect, native, size):
+        return augment.light_view(x, aspect, size)
+
+    monkeypatch.setattr(augment, "damaged_view", easy)
 
 
 def options(folder: Path, steps: int) -> argparse.Namespace:
-    return argparse.Namespace(out=folder, steps=steps, minutes=1, seed=0)
+    return argparse.Namespace(
+        out=folder, steps=steps, minutes=1, seed=0, network="vit", batch=24, device="cpu",
+        dino=0.5, instance=1.0, koleo=0.1,
+    )  # fmt: skip
 
 
 def test_training_brings_the_loss_down_and_resumes_where_it_stopped(tmp_path, slices, small):
@@ -134,12 +132,12 @@ def test_the_teacher_follows_the_student_slowly(tmp_path, slices, small):
 
 
 def test_neighbours_and_other_volumes_of_a_patient_are_not_held_against_a_slice(slices):
-    usable = train.comparable(slices, torch.tensor([0, 1, 2, 3, 15, 25]))
+    usable = trainset.comparable(slices, torch.tensor([0, 1, 2, 3, 15, 25]))
     assert usable[0].tolist() == [False, False, False, True, False, True]
 
 
 def test_sinkhorn_targets_are_distributions_and_use_every_prototype():
-    targets = train.sinkhorn(torch.randn(64, 16) / 0.05, rounds=20)
+    targets = losses.sinkhorn(torch.randn(64, 16) / 0.05, rounds=20)
     assert torch.allclose(targets.sum(1), torch.ones(64), atol=1e-4)
     assert targets.sum(0).min() > 1
 
@@ -169,11 +167,39 @@ def test_blur_keeps_the_mean_and_quality_100_keeps_the_picture():
     assert (augment.jpeg(x, torch.full((2,), 10.0), chosen) - x).abs().max() > 0.1
 
 
+def test_noise_is_coarse_on_small_planes_and_weak_on_large_ones():
+    torch.manual_seed(0)
+    small, same, large = (
+        augment.noise(torch.Size((16, 1, 112, 112)), torch.full((16,), native))
+        for native in (30.0, 112.0, 448.0)
+    )
+
+    def likeness(x: torch.Tensor) -> float:
+        return float((x[..., 1:] * x[..., :-1]).mean() / x.square().mean())
+
+    assert abs(float(same.std()) - 1) < 0.02
+    assert abs(likeness(same)) < 0.02
+    assert likeness(small) > 0.7
+    assert 0.12 < large.std() < 0.22
+
+
+def test_noise_after_the_resize_is_what_the_preparation_leaves_of_it():
+    random = np.random.default_rng(0)
+    for native in (40, 224):
+        volume = random.normal(size=(8, native, native)).astype(np.float32)
+        volume[0, 0, :2] = -12, 12  # so that min-max scales all by 1 / 24
+        expected = prepare(volume, 112)[1:].std() * 24
+        torch.manual_seed(0)
+        found = augment.noise(torch.Size((8, 1, 112, 112)), torch.full((8,), float(native))).std()
+        assert abs(float(found) - expected) < 0.15 * expected
+
+
 def test_export_agrees_with_torch_and_takes_any_number_of_slices(tmp_path):
-    network = vit.VisionTransformer(**TINY)
+    config = networks.CONFIGS["pyramid"] | {"widths": [4, 4, 8, 8], "dim": 12}
+    network = networks.build(config)
     target = tmp_path / "tiny.onnx"
     export.export(network, target)
     assert export.parity(network, target) <= export.PARITY
-    other = vit.VisionTransformer(**TINY)
+    other = networks.build(config)
     with pytest.raises(SystemExit, match="differs from torch"):
         export.parity(other, target)

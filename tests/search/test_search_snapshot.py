@@ -71,7 +71,7 @@ def test_a_reopened_small_archive_is_exact_again(tmp_path, archive):
     first = SearchIndex(64, FINGERPRINT)
     first.add(keys, vectors)
     first.save(tmp_path)
-    hnsw, _ = load(tmp_path)
+    hnsw, _ = load(snapshot.folder(tmp_path, FINGERPRINT))
     again = SearchIndex(64, FINGERPRINT, hnsw=hnsw)
     assert again.search(vectors, 1).how == "exact"
     assert np.array_equal(again.search(vectors, 1).keys[:, 0], keys)
@@ -187,12 +187,26 @@ def test_saving_beside_adding_writes_only_whole_generations(tmp_path, archive):
     adding.start()
     while not done.is_set():
         saved = index.save(tmp_path)
-        loaded, found = load(tmp_path)
+        loaded, found = load(snapshot.folder(tmp_path, FINGERPRINT))
         assert found == saved
         assert np.array_equal(loaded.keys(), keys[: saved.watermark])
         if len(loaded):
             assert np.all(loaded.search(vectors[: saved.watermark], 1).distances == 0)
     adding.join()
+
+
+def test_every_fingerprint_has_its_own_snapshots_and_the_others_can_be_discarded(tmp_path, archive):
+    other = "cd" * 32
+    keys, vectors = archive(2)
+    for fingerprint in (FINGERPRINT, other):
+        index = SearchIndex(64, fingerprint)
+        index.add(keys, vectors)
+        index.save(tmp_path)
+        index.save(tmp_path)
+    assert load(snapshot.folder(tmp_path, FINGERPRINT))[1].generation == 2
+    snapshot.discard_others(tmp_path, other)
+    assert load(snapshot.folder(tmp_path, FINGERPRINT)) is None
+    assert load(snapshot.folder(tmp_path, other), fingerprint=other) is not None
 
 
 CRASH = """

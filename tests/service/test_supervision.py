@@ -59,16 +59,16 @@ def test_a_corrupt_index_is_refused_in_words_and_built_from_the_database(
     vectors = daemon.value("SELECT count(*) FROM node")
     assert vectors == 12
     assert daemon.stop() == 0
-    (graph,) = (daemon.data / "index").glob("*.usearch")
+    (graph,) = (daemon.data / "index").rglob("*.usearch")
     content = bytearray(graph.read_bytes())
     content[len(content) // 2] ^= 0xFF
     graph.write_bytes(content)
     daemon.start()
     assert "index snapshot refused" in daemon.log()
     assert daemon.metric("diptych_index_vectors") == vectors
-    (graph,) = (daemon.data / "index").glob("*.usearch")
+    (graph,) = (daemon.data / "index").rglob("*.usearch")
     assert daemon.stop() == 0
-    for path in (daemon.data / "index").iterdir():
+    for path in (daemon.data / "index").rglob("index-*"):
         path.unlink()
     daemon.start()
     assert daemon.metric("diptych_index_vectors") == vectors

@@ -222,7 +222,7 @@ def _record_case(
                 )
             )
     if case_id is not None and item.nodes is not None:
-        new = _nodes(connection, case_id, judged.work.revision_id, item.nodes, fingerprint_id)
+        new = add_nodes(connection, case_id, judged.work.revision_id, item.nodes, fingerprint_id)
     packed = None
     if item.evidence is not None:
         packed = zlib.compress(chain.canonical(item.evidence).encode())
@@ -343,10 +343,14 @@ def _digests(connection: Connection, case_id: int, revision_id: int, digests: Di
     return digest_id
 
 
-def _nodes(
+def add_nodes(
     connection: Connection, case_id: int, revision_id: int, nodes: Nodes, fingerprint_id: int
 ) -> tuple[list[int], NDArray[np.float32] | None]:
-    """Store the slices of a case; returns the keys and vectors (m, d) of its new nodes."""
+    """Store the vectors of a case inside the caller's transaction.
+
+    Returns the keys and the vectors (m, d) of its new nodes: slices whose digest has a node share
+    it.
+    """
     keys: list[int] = list(nodes.reused)
     rows: list[int] = []
     if nodes.vectors is not None:

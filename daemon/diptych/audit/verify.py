@@ -20,7 +20,7 @@ from typing import Any
 from sqlalchemy import Boolean, Connection, Row, Table, select, type_coerce
 from sqlalchemy.types import NullType
 
-from diptych.audit import chain, schema
+from diptych.audit import chain, models, schema
 from diptych.audit.schema import case, digest, event, evidence, match, policy, revision, verdict
 from diptych.audit.verdicts import COMMITTED, evidence_hash, payload
 
@@ -89,6 +89,8 @@ def _read(connection: Connection, said: _Said) -> Iterator[str]:
                 said.resends[read["series"]] += 1
             elif row.kind == "policy":
                 said.policies[read["sha256"]] = read["name"]
+            elif row.kind in models.EVENTS:
+                models.read(row.payload)
             else:
                 yield f"event {row.seq}: is of no known kind"
         except (ValueError, KeyError, TypeError):

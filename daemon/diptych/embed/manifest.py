@@ -1,7 +1,8 @@
 """Models: an ONNX file and what must be known about it, checked before anything is believed.
 
-``models/manifest.toml`` of the source tree is shipped in the wheel as ``diptych/_models/``. A user
-may bring a manifest of their own; ``file`` is relative to the manifest that names it.
+``models/manifest.toml`` of the source tree is shipped in the wheel as ``diptych/_models/``;
+``diptych model add`` keeps another of the same format in the data folder. ``file`` is relative to
+the manifest that names it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class ModelEntry:
     """One model of a manifest; an impossible one cannot be constructed (ModelError).
 
     ``d_max``: the L2 distance of unit vectors within which a slice counts as a hit: the 0.1 %
-    quantile of the distances from a slice to its nearest neighbour among strangers' slices.
+    quantile of the distances from a slice to its nearest neighbour among strangers' slices;
+    ``calibration`` says of which slices. ``source``: where the weights came from.
     """
 
     name: str
@@ -46,6 +48,8 @@ class ModelEntry:
     preparation: str
     d_max: float
     card: str = ""
+    source: str = ""
+    calibration: str = ""
 
     def __post_init__(self) -> None:
         where = f"model {self.name!r}"
@@ -105,18 +109,35 @@ class ModelEntry:
         return content
 
 
-def load_model(name: str | None = None, manifest: Path | None = None) -> ModelEntry:
+def load_model(
+    name: str | None = None, manifest: Path | None = None, registered: Path | None = None
+) -> ModelEntry:
     """The named model (default: the manifest's ``default``) of a manifest (default: the bundled).
 
-    Reads the manifest only; :meth:`ModelEntry.read` checks the file. Raises ModelError.
+    ``registered``: a second manifest to look in, which need not exist. A name that both have is
+    nobody's: it must not depend on the order. Reads the manifests only; :meth:`ModelEntry.read`
+    checks the file. Raises ModelError.
     """
     path = bundled_manifest() if manifest is None else manifest
     content = _parse(path)
+    known = {entry.name: entry for entry in models(path)}
+    if registered is not None and registered.exists():
+        for entry in models(registered):
+            if entry.name in known:
+                raise ModelError(
+                    f"two models are called {entry.name!r}: one is bundled, the other is in "
+                    f"{registered}, and `diptych model remove {entry.name}` removes that one"
+                )
+            known[entry.name] = entry
     wanted = content["default"] if name is None else name
-    entries = {entry.name: entry for entry in (_entry(raw, path) for raw in content["model"])}
-    if wanted not in entries:
-        raise ModelError(f"{path.name} has no model {wanted!r}; it has {sorted(entries)}")
-    return entries[wanted]
+    if wanted not in known:
+        raise ModelError(f"{path.name} has no model {wanted!r}; it has {sorted(known)}")
+    return known[wanted]
+
+
+def models(manifest: Path) -> list[ModelEntry]:
+    """Every model of a manifest, in its order. Raises ModelError."""
+    return [_entry(raw, manifest) for raw in _parse(manifest)["model"]]
 
 
 def bundled_manifest() -> Path:
@@ -151,17 +172,18 @@ def _parse(path: Path) -> dict[str, Any]:
     return content
 
 
+_OPTIONAL = {"card", "source", "calibration"}
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "name": str, "file": str, "sha256": str, "input_size": int, "channels": int, "mean": list,
     "std": list, "dimension": int, "precision": str, "licence": str, "preparation": str,
-    "d_max": (int, float), "card": str,
+    "d_max": (int, float), "card": str, "source": str, "calibration": str,
 }  # fmt: skip
 
 
 def _entry(raw: dict[str, Any], manifest: Path) -> ModelEntry:
     """A table as an entry; every key known, none missing, each of its kind."""
     where = f"{manifest.name}, model {raw.get('name', '?')!r}"
-    missing = set(_KINDS) - set(raw) - {"card"}
+    missing = set(_KINDS) - set(raw) - _OPTIONAL
     unknown = set(raw) - set(_KINDS)
     if missing or unknown:
         raise ModelError(f"{where}: missing {sorted(missing)}, unknown {sorted(unknown)}")

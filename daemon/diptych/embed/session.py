@@ -17,8 +17,8 @@ from diptych.errors import ModelError
 BATCH = 16
 """Slices per run: as fast as 32 on a CPU, and a short series fills up less."""
 
-UNIT_TOLERANCE = 1e-3
-"""How far from 1 the length of an embedding may be; the graph normalises in float32."""
+SHORTEST = 1e-6
+"""Length of a model's answer below which it has no direction."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,6 +42,8 @@ class Embedder:
         self._session = _open(content, model, threads)
         self._input: str = self._session.get_inputs()[0].name
         _refuse_other_shapes(self._session, model)
+        fixed = next(iter(self._session.get_inputs()[0].shape or []), None)
+        self._batch: int = fixed if isinstance(fixed, int) else BATCH
         self.provider: str = self._session.get_providers()[0]
         _LOG.info("model %s on %s", model.name, self.provider)
 
@@ -56,30 +58,39 @@ class Embedder:
     def embed(self, prepared: NDArray[np.float32]) -> NDArray[np.float32]:
         """Unit vectors, float32 (n, dimension), of prepared slices (n, size, size) in [0, 1].
 
-        ``size`` is the model's ``input_size``; n may be 0. A slice's vector does not depend on the
-        slices beside it: every run has the same batch size, the last one filled up with zeros.
-        Raises ValueError for another shape, ModelError when the model answers with anything but
-        vectors of unit length.
+        ``size`` is the model's ``input_size``; n may be 0. What the model answers is divided by its
+        length. A slice's vector does not depend on the slices beside it: every run has the same
+        batch size, the last one filled up with zeros. Raises ValueError for another shape,
+        ModelError when the model answers with anything but finite vectors that have a direction.
         """
         size = self.model.input_size
         if prepared.ndim != 3 or prepared.shape[1:] != (size, size):
             raise ValueError(f"prepared slices are (n, {size}, {size}), found {prepared.shape}")
         vectors = np.empty((len(prepared), self.model.dimension), np.float32)
-        for start in range(0, len(prepared), BATCH):
-            part = prepared[start : start + BATCH]
+        for start in range(0, len(prepared), self._batch):
+            part = prepared[start : start + self._batch]
             vectors[start : start + len(part)] = self._run(part)
         lengths = np.linalg.norm(vectors, axis=1)
-        if not np.all(np.abs(lengths - 1) <= UNIT_TOLERANCE):
-            worst = lengths[np.argmax(np.abs(np.nan_to_num(lengths, nan=np.inf) - 1))]
-            raise ModelError(f"model {self.model.name!r}: a vector has length {worst}, not 1")
+        if not np.all(np.isfinite(lengths) & (lengths > SHORTEST)):
+            worst = lengths[np.argmin(np.nan_to_num(lengths, nan=-1, posinf=-1))]
+            raise ModelError(f"model {self.model.name!r}: a vector has length {worst}")
+        vectors /= lengths[:, np.newaxis]
         return vectors
 
     def _run(self, part: NDArray[np.float32]) -> NDArray[np.float32]:
         inputs = normalise(part, self.model.mean, self.model.std)
-        if len(part) < BATCH:
-            room = np.zeros((BATCH - len(part), *inputs.shape[1:]), np.float32)
+        if len(part) < self._batch:
+            room = np.zeros((self._batch - len(part), *inputs.shape[1:]), np.float32)
             inputs = np.concatenate([inputs, room])
-        answer: NDArray[np.float32] = self._session.run(None, {self._input: inputs})[0]
+        try:
+            answer: NDArray[np.float32] = self._session.run(None, {self._input: inputs})[0]
+        except Exception as error:  # ONNX Runtime raises classes of its own, undocumented
+            raise ModelError(f"model {self.model.name!r}: it cannot be run: {error}") from error
+        if answer.shape != (self._batch, self.model.dimension):
+            raise ModelError(
+                f"model {self.model.name!r}: its answer to {self._batch} slices is "
+                f"{answer.shape}, not ({self._batch}, {self.model.dimension})"
+            )
         return answer[: len(part)]
 
 
@@ -123,7 +134,10 @@ def _open(content: bytes, model: ModelEntry, threads: int) -> Any:
 
 
 def _refuse_other_shapes(session: Any, model: ModelEntry) -> None:
-    """The graph takes one (n, channels, size, size) float and gives one (n, dimension) float."""
+    """The graph takes one (n, channels, size, size) float and gives one (n, dimension) float.
+
+    n may be free or fixed; a size the file leaves open is settled by the first run.
+    """
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or len(outputs) != 1:
         raise ModelError(
@@ -135,17 +149,17 @@ def _refuse_other_shapes(session: Any, model: ModelEntry) -> None:
         ("input", inputs[0], [model.channels, size, size]),
         ("output", outputs[0], [model.dimension]),
     ):
-        if list(node.shape[1:]) != expected:
+        found = list(node.shape or [])[1:]
+        if node.shape and (
+            len(found) != len(expected)
+            or any(isinstance(n, int) and n != m for n, m in zip(found, expected, strict=True))
+        ):
             raise ModelError(
                 f"model {model.name!r}: the manifest says {what} (n, {_words(expected)}), "
-                f"the file says (n, {_words(node.shape[1:])})"
+                f"the file says (n, {_words(found)})"
             )
         if node.type != "tensor(float)":
             raise ModelError(f"model {model.name!r}: {what} is float32, found {node.type}")
-        if isinstance(node.shape[0], int):
-            raise ModelError(
-                f"model {model.name!r}: the {what}'s batch size is fixed at {node.shape[0]}"
-            )
 
 
 def _words(shape: list[Any]) -> str:

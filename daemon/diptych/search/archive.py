@@ -94,8 +94,9 @@ class SearchIndex:
             answering = self._exact if self._exact is not None else self.hnsw
             return answering.search(queries, k)
 
-    def save(self, directory: Path) -> snapshot.Snapshot:
+    def save(self, index_folder: Path) -> snapshot.Snapshot:
         """Write the next durable generation (:func:`diptych.search.snapshot.save`)."""
+        directory = snapshot.folder(index_folder, self.fingerprint)
         return snapshot.save(self.hnsw, directory, self.fingerprint)
 
     def recall_at_1(self, sample: int, rng: np.random.Generator) -> float:

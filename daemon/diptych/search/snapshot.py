@@ -1,9 +1,10 @@
 """The index on disk: a cache that is verified whole or refused in words, never trusted.
 
-Two files a generation, in one folder::
+Two files a generation, in one folder a fingerprint::
 
-    index-0000000007.usearch    the graph
-    index-0000000007.json       its sidecar, renamed last: the generation exists once this does
+    31f2a9…/index-0000000007.usearch    the graph
+    31f2a9…/index-0000000007.json       its sidecar, renamed last: the generation exists once this
+                                        does
 
 ``Index.save`` neither syncs nor renames, and a flipped byte loads without complaint, so the sidecar
 carries the graph's SHA-256 and its own. A crash leaves at worst temporary files or a graph without
@@ -16,6 +17,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,6 +29,8 @@ FORMAT = 1
 """Version of the sidecar. Another version is refused: the index is rebuilt from SQL."""
 
 TEMPORARY = ".tmp"
+FOLDER_DIGITS = 16
+"""Of the fingerprint in a folder's name; the sidecar has it whole."""
 HASH_BLOCK = 1 << 20
 """Bytes hashed at a time."""
 
@@ -49,6 +53,19 @@ class Snapshot:
     graph_bytes: int
     graph_sha256: str
     format: int = FORMAT
+
+
+def folder(index_folder: Path, fingerprint: str) -> Path:
+    """Where the snapshots of a fingerprint lie: those of several models stay beside each other."""
+    return index_folder / fingerprint[:FOLDER_DIGITS]
+
+
+def discard_others(index_folder: Path, fingerprint: str) -> None:
+    """Remove the snapshots of every other fingerprint: they hold what was forgotten since, and SQL
+    has the rest."""
+    for path in index_folder.iterdir() if index_folder.is_dir() else ():
+        if path.is_dir() and path != folder(index_folder, fingerprint):
+            shutil.rmtree(path)
 
 
 def save(index: HnswIndex, directory: Path, fingerprint: str) -> Snapshot:
