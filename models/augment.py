@@ -78,8 +78,10 @@ def damage(x: torch.Tensor, strength: torch.Tensor, native: torch.Tensor) -> tor
     x = torch.where(mapped, x.clamp(0, 1) ** torch.exp(_signed(n) * 0.35).view(n, 1, 1, 1), x)
     gain, offset = torch.exp(_signed(n) * 0.25), _signed(n) * 0.1
     x = torch.where(mapped, x * gain.view(n, 1, 1, 1) + offset.view(n, 1, 1, 1), x)
-    # log-uniform from 0.02 to 0.9: as often between 0.1 and 0.2 as between 0.4 and 0.8
-    deviation = 0.02 * torch.exp(torch.rand(n) * math.log(0.9 / 0.02)) * (torch.rand(n) < 0.6)
+    # Weak noise is learned at a glance; strong noise is what copies are lost under.
+    weak = 0.02 * torch.exp(torch.rand(n) * math.log(10))
+    heavy = 0.2 + 0.7 * torch.rand(n)
+    deviation = torch.where(torch.rand(n) < 0.5, weak, heavy) * (torch.rand(n) < 0.65)
     x = x + noise(x.shape, native) * (deviation * strength).view(n, 1, 1, 1)
     return jpeg(x, 15 + 85 * torch.rand(n), torch.rand(n) < 0.25)
 

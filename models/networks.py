@@ -104,7 +104,7 @@ class Hybrid(nn.Module):
         if x.shape[-1] != self.grid:
             position = F.interpolate(position, x.shape[-2:], mode="bicubic", align_corners=False)
         tokens = (x + position).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], 1)
+        tokens = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), tokens], 1)
         for block in self.blocks:
             tokens = block(tokens)
         tokens = self.norm(tokens)

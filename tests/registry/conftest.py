@@ -18,13 +18,14 @@ from cli.command_line import COMMAND_SECONDS, command, environment
 from diptych.config import Config
 from diptych.demo.phantoms import Kind, Recipe, generate
 from diptych.demo.series import phantom_series
+from diptych.embed.manifest import load_model
 from running import Daemon, send
 
 HERE = Path(__file__).resolve().parent
 TINY, FIXED = HERE / "tiny.onnx", HERE / "tiny-fixed-batch.onnx"
 """(n | 4, 3, 32, 32) → (n | 4, 24): 8 × 8 means and one random layer, not of unit length."""
 TINY_SIZE = 32
-BUNDLED = "diptych-dino-vit-1"
+BUNDLED = load_model().name
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
