@@ -221,6 +221,8 @@ def stopped(cwd: Path, folder: Path, number: int, queries: int) -> int:
             cwd=cwd,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
+            # A suite that runs in the background of a shell has SIGINT ignored, and hands it down.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         while time.monotonic() < deadline and process.poll() is None:
             if results.exists() and results.read_bytes().count(b'"kind":"query"') >= queries:

@@ -64,7 +64,7 @@ class Recipe:
 DEMO = (
     Recipe("chest-ct-200", "chest", 11, (200, 512, 512), (1.5, 0.74, 0.74)),
     Recipe("abdomen-ct-a", "abdomen", 21, (60, 256, 256), (4.0, 1.5, 1.5)),
-    Recipe("abdomen-ct-b", "abdomen", 22, (48, 256, 256), (5.0, 1.45, 1.45)),
+    Recipe("abdomen-ct-b", "abdomen", 24, (48, 256, 256), (5.0, 1.45, 1.45)),
     Recipe("chest-ct-b", "chest", 12, (50, 256, 256), (6.0, 1.5, 1.5)),
     Recipe("head-mr-a", "head", 31, (48, 192, 192), (3.5, 1.25, 1.25)),
     Recipe("head-mr-b", "head", 32, (40, 224, 192), (4.0, 1.1, 1.1)),

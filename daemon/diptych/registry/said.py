@@ -39,9 +39,10 @@ def table(found: Sequence[Listed]) -> Table:
     """The same for a reader; * marks the model in use."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("", "model", "px", "dim", "precision", "d_max", "fingerprint", "from"):
-        shown.add_column(heading, no_wrap=True)
-    shown.add_column("embedded", justify="right")
-    shown.add_column("missing", justify="right")
+        # Where there is no room, the name is folded and nothing is cut off.
+        shown.add_column(heading, no_wrap=heading != "model", overflow="fold")
+    for heading in ("embedded", "missing"):
+        shown.add_column(heading, justify="right", min_width=len(heading), no_wrap=True)
     for one in found:
         entry = one.entry
         shown.add_row(
