@@ -156,9 +156,9 @@ def test_the_commands_refuse_with_the_right_status(
 
 def test_the_table_marks_the_model_in_use(diptych: Run, add_tiny: Callable[[], None]) -> None:
     add_tiny()
-    lines = diptych("model", "list").stdout.splitlines()
+    lines = diptych("model", "list", COLUMNS="80").stdout.splitlines()
     assert lines[0].split() == [
-        "model", "px", "dim", "precision", "d_max", "fingerprint", "from", "embedded", "missing"
+        "model", "px", "dim", "d_max", "fingerprint", "from", "embedded", "missing"
     ]  # fmt: skip
     assert lines[1].startswith(f"*  {BUNDLED}")
     assert lines[2].split()[:2] == ["tiny", "32"]

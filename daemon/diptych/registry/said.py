@@ -15,8 +15,8 @@ from diptych.registry.calibrate import Progress as Told
 from diptych.registry.register import Listed
 from diptych.registry.switch import Switched
 
-DIGITS = 12
-"""Of a fingerprint in a table; JSON has it whole."""
+DIGITS, SHOWN = 12, 8
+"""Of a fingerprint in a sentence and in the table, whose rows fit 80 columns; JSON has it whole."""
 
 
 def rows(found: Sequence[Listed]) -> list[dict[str, Any]]:
@@ -38,7 +38,7 @@ def rows(found: Sequence[Listed]) -> list[dict[str, Any]]:
 def table(found: Sequence[Listed]) -> Table:
     """The same for a reader; * marks the model in use."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("", "model", "px", "dim", "precision", "d_max", "fingerprint", "from"):
+    for heading in ("", "model", "px", "dim", "d_max", "fingerprint", "from"):
         # Where there is no room, the name is folded and nothing is cut off.
         shown.add_column(heading, no_wrap=heading != "model", overflow="fold")
     for heading in ("embedded", "missing"):
@@ -47,7 +47,7 @@ def table(found: Sequence[Listed]) -> Table:
         entry = one.entry
         shown.add_row(
             "*" if one.in_use else "", entry.name, str(entry.input_size), str(entry.dimension),
-            entry.precision, f"{entry.d_max:.4f}", entry.fingerprint[:DIGITS],
+            f"{entry.d_max:.4f}", entry.fingerprint[:SHOWN],
             "bundled" if one.bundled else "registered", str(one.coverage.embedded),
             str(one.coverage.missing),
         )  # fmt: skip
