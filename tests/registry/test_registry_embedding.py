@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 from diptych.active import model_in_use
 from diptych.audit import models, work
@@ -134,11 +135,15 @@ def test_the_switch_waits_for_what_is_being_judged_and_embeds_it(
 def test_a_file_that_is_not_what_was_judged_is_not_embedded(
     archive: Archive, config: Config, tiny: ModelEntry
 ) -> None:
-    files = sorted((config.spool_folder / "instances").glob("*/*/*.dcm"))
-    content = bytearray(files[0].read_bytes())
+    series = {
+        dcmread(file, stop_before_pixels=True).SeriesInstanceUID: file
+        for file in (config.spool_folder / "instances").glob("*/*/*.dcm")
+    }
+    altered, missing, _ = series.values()
+    content = bytearray(altered.read_bytes())
     content[-40] ^= 0xFF
-    files[0].write_bytes(content)
-    files[-1].unlink()
+    altered.write_bytes(content)
+    missing.unlink()
     with pytest.raises(LeftBehind, match="2 cases cannot be embedded by tiny") as refused:
         switch(config, archive.store, tiny, False, quiet)
     assert "no longer give what was judged" in str(refused.value)
