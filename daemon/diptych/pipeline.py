@@ -18,7 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -33,12 +33,13 @@ from diptych.embed.manifest import ModelEntry
 from diptych.embed.mask import informative
 from diptych.embed.prepare import digest_slices, prepare
 from diptych.embed.session import Embedder
-from diptych.errors import NotScreenable, Reason
+from diptych.errors import NotScreenable, Reason, StoreError
 from diptych.judge import ladder, proxy
 from diptych.judge.count import CaseId
 from diptych.judge.digest import DIGEST_VERSION, case_digest
 from diptych.judge.ladder import Flag, Relation, SliceHit
-from diptych.judge.policy import Policy
+from diptych.judge.policy import SURE, Policy
+from diptych.judge.verify import Check, verify
 from diptych.search.archive import SearchIndex
 from diptych.search.index import MISSING, Hits, How
 from diptych.search.neighbours import nearest
@@ -105,6 +106,10 @@ class Archive(Protocol):
         """Those of the cases that belong to the study of the series."""
         ...
 
+    def proxy_of(self, case: CaseId) -> bytes | None:
+        """The verification proxy of its newest revision; None when it has none."""
+        ...
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -160,7 +165,7 @@ def look_up(
     policy: Policy,
     stages: Stages,
 ) -> Finding:
-    """Digest → embed → search → count → judge: what the volume is to the archive.
+    """Digest → embed → search → count → verify → judge: what the volume is to the archive.
 
     digest: the case digest; None when constant planes make it no evidence. embed: informative
     slices → unit vectors; not asked after an exact hit. index: the archive's nodes.
@@ -189,13 +194,38 @@ def look_up(
             digest_match=match,
             same_study=known.same_study(sorted(set(owners.values()))),
         )
-        judgement = ladder.judge(evidence, policy)
+    with stages("verify"):
+        evidence = replace(evidence, checks=_checks(ready, evidence, known, policy))
+    judgement = ladder.judge(evidence, policy)
     return Finding(vectors, reused, hits.how, evidence, judgement)
+
+
+def _checks(
+    ready: Ready, evidence: ladder.Evidence, known: Archive, policy: Policy
+) -> tuple[Check, ...]:
+    """The candidates aligned in 3D, until one is beyond doubt."""
+    checks: list[Check] = []
+    ours = None
+    for case in ladder.to_verify(evidence, policy):
+        ours = ours or proxy.decode(ready.proxy[1])
+        checks.append(verify(case, ours, _proxy(known.proxy_of(case))))
+        if checks[-1].correlation >= SURE and ladder.confirms(checks[-1], policy):
+            break
+    return tuple(checks)
+
+
+def _proxy(content: bytes | None) -> proxy.Proxy | None:
+    """None too for one that another version wrote: then the candidate cannot be verified."""
+    try:
+        return None if content is None else proxy.decode(content)
+    except StoreError as error:
+        log.warning("proxy-unreadable", extra={"reason": str(error)})
+        return None
 
 
 def shipped_policy(model: ModelEntry) -> Policy:
     """The policy that ships, with this model's measured distance."""
-    return Policy(name="bundled", version=1, d_max=model.d_max)
+    return Policy(name="bundled", version=2, d_max=model.d_max)
 
 
 class Pipeline:
@@ -461,6 +491,10 @@ class _Recorded:
         self.cases |= {owner.case_id: owner for owner in foreign.values()}
         return {key: owner.case_id for key, owner in foreign.items()}
 
+    def proxy_of(self, case: CaseId) -> bytes | None:
+        with self._store.read() as connection:
+            return archive.proxy(connection, case)
+
     def same_study(self, cases: Iterable[CaseId]) -> list[CaseId]:
         study = self._work.study_instance_uid
         return [case for case in cases if self.cases[case].study_instance_uid == study]
@@ -497,6 +531,7 @@ def _evidence(evidence: ladder.Evidence, judgement: ladder.Judgement) -> dict[st
         "same_study": sorted(evidence.same_study),
         "verified": judgement.verification.verified,
         "verified_reason": judgement.verification.reason,
+        "checks": [asdict(check) for check in evidence.checks],
     }
 
 

@@ -65,7 +65,8 @@ class Asked:
         ready = make_ready(volume, self._embedder.model.input_size, Stages())
         found = self.product.judge(ready, digest, lambda: self._embedder.embed(ready.slices))
         if keep:
-            self.product.add(ready.slice_digests, digest, self._embedder.embed(ready.slices))
+            vectors = self._embedder.embed(ready.slices)
+            self.product.add(ready.slice_digests, digest, vectors, ready.proxy[1])
         return found
 
 

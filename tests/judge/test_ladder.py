@@ -6,17 +6,21 @@ import pytest
 
 from diptych.errors import Reason
 from diptych.judge.ladder import (
-    NOT_YET,
+    ALIGNED,
+    NOT_TRIED,
+    REFUTED,
     Flag,
     Relation,
     SliceHit,
-    Verification,
     Verified,
+    confirms,
     gather,
     judge,
     refused,
+    to_verify,
 )
 from diptych.judge.policy import Policy
+from diptych.judge.verify import Check, Impossible, Interval
 
 POLICY = Policy(name="paper", version=1, d_max=0.3)
 NEAR, FAR = 0.1, 0.9
@@ -54,7 +58,7 @@ def test_no_informative_slice_is_not_screenable():
 def test_a_processed_copy_is_a_near_duplicate_of_the_top_case():
     verdict = judge(gather(hits((4, NEAR, 8), (9, FAR, 2)), POLICY), POLICY)
     assert (verdict.relation, verdict.matched_case) == (Relation.NEAR_DUPLICATE, 4)
-    assert verdict.verification == NOT_YET
+    assert verdict.verification == NOT_TRIED
     assert "8 of 10 slices" in verdict.reason
 
 
@@ -108,10 +112,92 @@ def test_a_copy_in_a_small_archive_is_found(cases):
     assert relation(slices) is Relation.NEAR_DUPLICATE
 
 
-def test_verification_is_carried_and_never_silent():
-    confirmed = Verification(Verified.YES, "aligned: 5.0°")
-    slices = hits((4, NEAR, 10))
-    assert judge(gather(slices, POLICY, verification=confirmed), POLICY).verification == confirmed
+def check(case=4, correlation=0.99, ours=(1, 20, 20), theirs=(1, 20, 20), **known):
+    known = {"overlap": (0.9, 0.9), "spacing_mm": 2.0, **known}
+    return Check(
+        case,
+        correlation=correlation,
+        error=0.07,
+        ours=Interval(*ours, 0.0, 60.0),
+        theirs=Interval(*theirs, 0.0, 60.0),
+        **known,
+    )
+
+
+def verdict(*checks, slices=None, policy=POLICY, **known):
+    slices = hits((4, NEAR, 10)) if slices is None else slices
+    return judge(gather(slices, policy, checks=checks, **known), policy)
+
+
+def test_an_aligned_candidate_is_a_near_duplicate_however_far_its_slices_are():
+    found = verdict(check(rotation_degrees=5.0), slices=hits((4, FAR, 3), (9, FAR, 7)))
+    assert (found.relation, found.matched_case) == (Relation.NEAR_DUPLICATE, 4)
+    assert found.verification == ALIGNED
+    assert found.check == check(rotation_degrees=5.0)
+    assert "turned 5.0°" in found.reason
+
+
+def test_the_best_of_several_confirmed_candidates_is_named_and_of_equals_the_earliest():
+    assert verdict(check(4, 0.95), check(9, 0.98)).matched_case == 9
+    assert verdict(check(9, 0.98), check(4, 0.98)).matched_case == 4
+
+
+def test_slices_that_agree_on_a_refuted_case_are_related_and_no_more():
+    found = verdict(check(correlation=0.8))
+    assert (found.relation, found.matched_case) == (Relation.RELATED, 4)
+    assert found.verification == REFUTED
+    assert "0.800" in found.reason
+
+
+def test_a_refuted_candidate_without_near_slices_is_unique_and_the_verdict_says_it_was_tried():
+    found = verdict(check(correlation=0.8), slices=hits((4, FAR, 10)))
+    assert (found.relation, found.matched_case) == (Relation.UNIQUE, None)
+    assert found.verification == REFUTED
+
+
+def test_part_of_either_side_is_partial():
+    assert verdict(check(ours=(1, 15, 20))).relation is Relation.PARTIAL
+    assert verdict(check(theirs=(3, 17, 20))).relation is Relation.PARTIAL
+    assert verdict(check(ours=(1, 16, 20), theirs=(5, 20, 20))).relation is Relation.NEAR_DUPLICATE
+    every_second = check(ours=(1, 10, 10), theirs=(1, 20, 20))
+    assert every_second.shared == (1.0, 0.5)
+    assert verdict(every_second).relation is Relation.PARTIAL
+
+
+def test_inside_one_study_an_aligned_candidate_is_related():
+    found = verdict(check(), same_study=[4])
+    assert (found.relation, found.verification) == (Relation.RELATED, ALIGNED)
+    assert "same study" in found.reason
+
+
+def test_what_cannot_be_aligned_is_judged_by_its_slices_and_says_so():
+    found = verdict(Check(4, Impossible.NO_PROXY))
+    assert found.relation is Relation.NEAR_DUPLICATE
+    assert (found.verification.verified, found.verification.reason) == (
+        Verified.IMPOSSIBLE,
+        "no-proxy",
+    )
+
+
+def test_blur_asks_for_more_and_little_overlap_is_no_evidence():
+    policy = Policy("p", 1, 0.3, min_correlation=0.9, min_correlation_blurred=0.96)
+    assert confirms(check(correlation=0.91), policy)
+    assert not confirms(check(correlation=0.91, blur_mm=8.0), policy)  # four voxels: 0.93
+    assert not confirms(check(correlation=0.95, blur_mm=-100.0), policy)
+    assert confirms(check(correlation=0.96, blur_mm=100.0), policy)
+    assert not confirms(check(overlap=(0.1, 0.14)), policy)
+    assert confirms(check(overlap=(0.1, 0.9)), policy)
+
+
+def test_candidates_with_near_slices_are_aligned_first_and_only_so_many():
+    slices = hits((1, FAR, 9), (2, NEAR, 2), (3, NEAR, 3), (4, FAR, 5), (5, FAR, 5))
+    assert to_verify(gather(slices, POLICY), POLICY) == [3, 2, 1]
+    few = Policy("p", 1, 0.3, most_verified=0)
+    assert to_verify(gather(slices, few), few) == []
+    assert to_verify(gather(slices, POLICY, digest_match=1), POLICY) == []
+
+
+def test_verification_is_never_silent():
     assert judge(gather(hits((4, FAR, 9)), POLICY), POLICY).verification.reason == "no-candidate"
 
 
@@ -139,11 +225,14 @@ def test_what_never_became_a_volume_has_its_own_relation():
 
 def test_the_policy_is_one_text_and_refuses_impossible_numbers():
     assert POLICY.canonical_json() == (
-        '{"d_max":0.3,"min_coverage":0.5,"min_related":0.25,"name":"paper","threshold":0.7711,'
-        '"version":1}'
+        '{"d_max":0.3,"min_correlation":0.93,"min_correlation_blurred":0.97,"min_coverage":0.5,'
+        '"min_overlap":0.15,"min_related":0.25,"most_verified":3,"name":"paper",'
+        '"threshold":0.7711,"version":1,"whole":0.8}'
     )
     assert POLICY.sha256() != Policy(name="paper", version=2, d_max=0.3).sha256()
     for wrong in ({"d_max": 0.0}, {"d_max": float("nan")}, {"threshold": 1.0}, {"version": 0},
-                  {"min_related": 0.6}, {"min_coverage": 1.1}, {"name": ""}):  # fmt: skip
+                  {"min_related": 0.6}, {"min_coverage": 1.1}, {"name": ""}, {"whole": 0.0},
+                  {"min_correlation": 0.98}, {"min_correlation_blurred": 0.99},
+                  {"min_overlap": 0.0}, {"most_verified": -1}):  # fmt: skip
         with pytest.raises(ValueError):
             Policy(**{"name": "paper", "version": 1, "d_max": 0.3, **wrong})

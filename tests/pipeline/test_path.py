@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from copy import deepcopy
 from typing import Any
 
@@ -72,6 +73,60 @@ def test_a_rotated_noisy_copy_is_a_near_duplicate(own: Archive, bodies: Bodies) 
     assert row["relation"] == "near-duplicate", row["detail"]
     assert row["matched_case_id"] == originals["abdomen-1"]["case_id"]
     assert row["c3"] > row["threshold"]
+
+
+def evidence_of(own: Archive, row: dict[str, Any]) -> dict[str, Any]:
+    query = f"SELECT data FROM evidence WHERE verdict_id = {row['id']}"
+    found: dict[str, Any] = json.loads(zlib.decompress(own.rows(query)[0][0]))
+    return found
+
+
+def test_a_near_duplicate_was_aligned_and_the_evidence_says_how(
+    own: Archive, bodies: Bodies
+) -> None:
+    for body in bodies.values():
+        own.add(body)
+    row = own.add(copies.rotated_noisy(bodies["abdomen-1"], 4))
+    evidence = evidence_of(own, row)
+    assert (evidence["verified"], evidence["verified_reason"]) == ("yes", "aligned")
+    check = next(c for c in evidence["checks"] if c["case"] == row["matched_case_id"])
+    assert check["correlation"] > 0.93
+    assert abs(check["rotation_degrees"]) > 1
+    assert "turned" in row["detail"]
+
+
+def test_a_case_whose_pixels_were_purged_is_still_aligned(own: Archive, bodies: Bodies) -> None:
+    original = own.add(bodies["head-1"])
+    for path in own.spool.path("").rglob("*.dcm"):
+        path.unlink()
+    row = own.add(copies.rotated_noisy(bodies["head-1"], 6))
+    assert (row["relation"], row["matched_case_id"]) == ("near-duplicate", original["case_id"])
+    assert evidence_of(own, row)["verified"] == "yes"
+
+
+@pytest.mark.parametrize(
+    ("part", "theirs"),
+    [(slice(4, 10), (5, 10)), (slice(0, 16, 2), (1, 16))],
+    ids=["six slices of sixteen", "every second slice"],
+)
+def test_a_part_of_a_series_is_partial_and_names_its_slices(
+    own: Archive, bodies: Bodies, part: slice, theirs: tuple[int, int]
+) -> None:
+    originals = {name: own.add(body) for name, body in bodies.items()}
+    row = own.add(copies.new_uids(bodies["abdomen-0"][part], 3))
+    assert row["relation"] == "partial", row["detail"]
+    assert row["matched_case_id"] == originals["abdomen-0"]["case_id"]
+    check = next(c for c in evidence_of(own, row)["checks"] if c["case"] == row["matched_case_id"])
+    assert (check["ours"]["first"], check["ours"]["last"]) == (1, row["slices"])
+    assert abs(check["theirs"]["first"] - theirs[0]) <= 1
+    assert abs(check["theirs"]["last"] - theirs[1]) <= 1
+
+
+def test_the_whole_that_arrives_after_its_part_is_partial_too(own: Archive, bodies: Bodies) -> None:
+    first = own.add(bodies["abdomen-0"][4:10])
+    own.add(bodies["head-0"])
+    row = own.add(copies.new_uids(bodies["abdomen-0"], 3))
+    assert (row["relation"], row["matched_case_id"]) == ("partial", first["case_id"]), row["detail"]
 
 
 def test_within_one_study_a_processed_copy_is_no_more_than_related(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, func, insert, select
 
+from diptych.audit import schema
 from diptych.audit.schema import (
     case,
     digest,
@@ -147,6 +148,18 @@ def is_forgotten(connection: Connection, case_id: int) -> bool:
         ).first()
         is None
     )
+
+
+def proxy(connection: Connection, case_id: int) -> bytes | None:
+    """The verification proxy of a case's newest revision."""
+    found = connection.execute(
+        select(schema.proxy.c.data)
+        .join_from(schema.proxy, digest, digest.c.id == schema.proxy.c.digest_id)
+        .where(digest.c.case_id == case_id)
+        .order_by(digest.c.id.desc())
+        .limit(1)
+    ).scalar_one_or_none()
+    return None if found is None else bytes(found)
 
 
 def slice_keys(connection: Connection, fingerprint_id: int, case_id: int) -> list[int]:

@@ -28,10 +28,16 @@ class Product:
         self._index = SearchIndex(model.dimension, model.fingerprint)
         self._archive = _Memory(self._index)
 
-    def add(self, slice_digests: Sequence[bytes], digest: bytes | None, vectors: Vectors) -> CaseId:
+    def add(
+        self,
+        slice_digests: Sequence[bytes],
+        digest: bytes | None,
+        vectors: Vectors,
+        proxy: bytes,
+    ) -> CaseId:
         """The next case. slice_digests, vectors (n, d): of its informative slices; digest: of the
         case, None when its planes are constant."""
-        return self._archive.add(slice_digests, digest, vectors)
+        return self._archive.add(slice_digests, digest, vectors, proxy)
 
     def judge(self, ready: Ready, digest: bytes | None, embed: Callable[[], Vectors]) -> Finding:
         """The verdict on one query, as on a new series. embed: its informative slices' vectors."""
@@ -49,8 +55,15 @@ class _Memory:
         self._owner: dict[int, CaseId] = {}
         self._by_digest: dict[bytes, CaseId] = {}
         self._keys: list[list[int]] = []
+        self._proxies: list[bytes] = []
 
-    def add(self, slice_digests: Sequence[bytes], digest: bytes | None, vectors: Vectors) -> CaseId:
+    def add(
+        self,
+        slice_digests: Sequence[bytes],
+        digest: bytes | None,
+        vectors: Vectors,
+        proxy: bytes,
+    ) -> CaseId:
         case = len(self._keys) + 1
         new: dict[int, int] = {}
         for row, value in enumerate(slice_digests):
@@ -60,6 +73,7 @@ class _Memory:
                 new[key] = row
         self._index.add(np.array(list(new), np.uint64), vectors[list(new.values())])
         self._keys.append([self._nodes[value] for value in slice_digests])
+        self._proxies.append(proxy)
         if digest is not None:
             self._by_digest.setdefault(digest, case)
         return case
@@ -73,6 +87,9 @@ class _Memory:
 
     def owners(self, keys: Sequence[int]) -> Mapping[int, CaseId]:
         return {key: self._owner[key] for key in keys}
+
+    def proxy_of(self, case: CaseId) -> bytes | None:
+        return self._proxies[case - 1]
 
     def same_study(self, cases: Iterable[CaseId]) -> list[CaseId]:
         return []

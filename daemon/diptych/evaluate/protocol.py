@@ -193,7 +193,9 @@ class Run:
                 database.add(embedded.vectors)
                 if product is not None:
                     informative = embedded.vectors[embedded.kept]
-                    product.add(embedded.slice_digests, embedded.digest, informative)
+                    product.add(
+                        embedded.slice_digests, embedded.digest, informative, embedded.proxy
+                    )
                 phase.finished(surveyed.voxels[case.id])
         return database, product
 
@@ -202,8 +204,9 @@ class Run:
         query = self._made(reading, DUPLICATE, case.id)
         vectors = self._embed(query.prepared)
         if query.ready is None:
-            return Embedded(vectors, np.ones(len(vectors), np.bool_), (), query.digest)
-        return Embedded(vectors, query.ready.kept, query.ready.slice_digests, query.digest)
+            return Embedded(vectors, np.ones(len(vectors), np.bool_), (), query.digest, b"")
+        ready = query.ready
+        return Embedded(vectors, ready.kept, ready.slice_digests, query.digest, ready.proxy[1])
 
     def _ask(
         self,

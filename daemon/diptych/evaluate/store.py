@@ -26,19 +26,20 @@ from diptych.errors import UsageError
 
 Record = dict[str, Any]
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
     """A case of the database. vectors: float32 (n, d), every slice, as an index keeps them (f16).
     kept: bool (n,), the informative ones; slice_digests: theirs. digest: of the case, None where
-    constant planes make it no evidence."""
+    constant planes make it no evidence. proxy: for verification, empty without a ladder."""
 
     vectors: NDArray[np.float32]
     kept: NDArray[np.bool_]
     slice_digests: tuple[bytes, ...]
     digest: bytes | None
+    proxy: bytes
 
 
 class Results:
@@ -111,6 +112,7 @@ class Results:
             kept=embedded.kept,
             slice_digests=np.frombuffer(b"".join(embedded.slice_digests), np.uint8),
             digest=np.frombuffer(embedded.digest or b"", np.uint8),
+            proxy=np.frombuffer(embedded.proxy, np.uint8),
         )
         path = self._vectors(number)
         path.parent.mkdir(exist_ok=True)
@@ -131,6 +133,7 @@ class Results:
                         for start in range(0, len(digests), DIGEST_BYTES)
                     ),
                     arrays["digest"].tobytes() or None,
+                    arrays["proxy"].tobytes(),
                 )
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None

@@ -5,12 +5,16 @@ The first rung that applies is the verdict:
 ===================  ===============================================================================
 exact                a case digest agrees (survives new UIDs, de-identification, re-compression)
 not-screenable       there is no informative slice
-near-duplicate       c(3) > threshold, and at least ``min_coverage`` of the informative slices lie
-                     within d_max of the *top* case, and that case is not of the same study
-related              the same evidence inside one study; or c(3) > threshold with at least
+near-duplicate       a candidate of the slices was aligned in 3D and confirmed
+partial              the same, and less than ``whole`` of either side's slices have a counterpart
+related              the same inside one study; or refuted, but c(3) > threshold with at least
                      ``min_related`` of the slices within d_max of the top case
 unique               none of these
 ===================  ===============================================================================
+
+Where the top case cannot be aligned (too small, no proxy), the slices alone decide: near-duplicate
+when c(3) > threshold and at least ``min_coverage`` of them lie within d_max of it; the verdict then
+says ``verified: impossible`` and why.
 
 c(3) alone never decides: with three cases or fewer it is 1 for every query. Coverage within d_max
 is what protects a small archive, and "the top case" is what protects from hits strewn over many.
@@ -25,7 +29,8 @@ from enum import StrEnum
 
 from diptych.errors import Reason
 from diptych.judge.count import CaseId, Counts, count, histogram
-from diptych.judge.policy import Policy
+from diptych.judge.policy import BLURRED, Policy
+from diptych.judge.verify import Check
 
 
 class Relation(StrEnum):
@@ -76,8 +81,12 @@ class Verification:
     reason: str
 
 
-NOT_YET = Verification(Verified.NO, "not-yet")
-"""Alignment in 3D is not built yet: what the verify step answers today."""
+ALIGNED = Verification(Verified.YES, "aligned")
+"""A candidate was aligned and confirmed."""
+REFUTED = Verification(Verified.NO, "refuted")
+"""Candidates were aligned, and none is the same scan."""
+NOT_TRIED = Verification(Verified.NO, "not-tried")
+"""The policy verifies nothing."""
 BY_DIGEST = Verification(Verified.YES, "pixel-digest")
 """Identical pixels need no alignment."""
 NO_CANDIDATE = Verification(Verified.NO, "no-candidate")
@@ -111,7 +120,8 @@ class Evidence:
     slices: one hit per informative slice, in the volume's order. counts: None when there is none.
     candidates: most hits first, ties to the earliest case. digest_match: the earliest case with
     the same case digest (never the series itself). same_study: cases of the query's own study.
-    flags: what the caller knows (collision, cross_source, within_delivery).
+    flags: what the caller knows (collision, cross_source, within_delivery). checks: what the
+    verification of the candidates found, in the order of :func:`to_verify`.
     """
 
     slices: tuple[SliceHit, ...]
@@ -120,7 +130,7 @@ class Evidence:
     digest_match: CaseId | None
     same_study: frozenset[CaseId]
     flags: frozenset[Flag]
-    verification: Verification
+    checks: tuple[Check, ...] = ()
 
     @property
     def n(self) -> int:
@@ -140,13 +150,15 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Judgement:
-    """One verdict. reason: the numbers behind it, in words, without any identifier."""
+    """One verdict. reason: the numbers behind it, in words, without any identifier. check: of the
+    matched case, where it was aligned."""
 
     relation: Relation
     matched_case: CaseId | None
     flags: tuple[Flag, ...]
     verification: Verification
     reason: str
+    check: Check | None = None
 
 
 def gather(
@@ -156,7 +168,7 @@ def gather(
     digest_match: CaseId | None = None,
     same_study: Iterable[CaseId] = (),
     flags: Iterable[Flag] = (),
-    verification: Verification = NOT_YET,
+    checks: Iterable[Check] = (),
 ) -> Evidence:
     """Count the hits of the informative slices and put everything known beside them."""
     counts = count([hit.case for hit in slices]) if slices else None
@@ -171,8 +183,30 @@ def gather(
         digest_match=digest_match,
         same_study=frozenset(same_study),
         flags=frozenset(flags),
-        verification=verification,
+        checks=tuple(checks),
     )
+
+
+def to_verify(evidence: Evidence, policy: Policy) -> list[CaseId]:
+    """The candidates worth aligning, most slices within d_max first, then most hits."""
+    if evidence.digest_match is not None:
+        return []
+    ranked = sorted(evidence.candidates, key=lambda c: (-c.within, -c.hits, c.case))
+    return [candidate.case for candidate in ranked[: policy.most_verified]]
+
+
+def confirms(check: Check, policy: Policy) -> bool:
+    """Whether an alignment shows the same scan."""
+    if check.impossible is not None or max(check.overlap) < policy.min_overlap:
+        return False
+    return check.correlation >= demanded(check, policy)
+
+
+def demanded(check: Check, policy: Policy) -> float:
+    """The correlation asked for: the more blurred, the more."""
+    blurred = min(1.0, abs(check.blur_mm) / check.spacing_mm / BLURRED)
+    more = policy.min_correlation_blurred - policy.min_correlation
+    return policy.min_correlation + blurred * more
 
 
 def judge(evidence: Evidence, policy: Policy) -> Judgement:
@@ -180,9 +214,13 @@ def judge(evidence: Evidence, policy: Policy) -> Judgement:
     flags = evidence.flags | ({Flag.FEW_SLICES} if 0 < evidence.n < FEW else frozenset())
 
     def verdict(
-        relation: Relation, case: CaseId | None, verification: Verification, reason: str
+        relation: Relation,
+        case: CaseId | None,
+        verification: Verification,
+        reason: str,
+        check: Check | None = None,
     ) -> Judgement:
-        return Judgement(relation, case, tuple(sorted(flags)), verification, reason)
+        return Judgement(relation, case, tuple(sorted(flags)), verification, reason, check)
 
     if evidence.digest_match is not None:
         return verdict(
@@ -196,18 +234,64 @@ def judge(evidence: Evidence, policy: Policy) -> Judgement:
     if top is None:
         return verdict(Relation.UNIQUE, None, NO_CANDIDATE, "nothing to compare with")
 
+    confirmed = [check for check in evidence.checks if confirms(check, policy)]
+    if confirmed:
+        best = max(confirmed, key=lambda check: (check.correlation, -check.case))
+        if best.case in evidence.same_study:
+            reason = f"{said(best)}, of the same study"
+            return verdict(Relation.RELATED, best.case, ALIGNED, reason, best)
+        whole = min(best.shared) >= policy.whole
+        relation = Relation.NEAR_DUPLICATE if whole else Relation.PARTIAL
+        return verdict(relation, best.case, ALIGNED, said(best), best)
+
+    check = next((each for each in evidence.checks if each.case == top.case), None)
     numbers = (
         f"c(3) = {counts.c3:.4f} (threshold {policy.threshold}), {top.within} of {evidence.n} "
         f"slices within {policy.d_max:.4f} of the top case"
     )
-    if counts.c3 > policy.threshold and evidence.coverage >= policy.min_related:
-        if evidence.coverage < policy.min_coverage:
-            return verdict(Relation.RELATED, top.case, evidence.verification, numbers)
-        if top.case in evidence.same_study:
-            reason = f"{numbers}, of the same study"
-            return verdict(Relation.RELATED, top.case, evidence.verification, reason)
-        return verdict(Relation.NEAR_DUPLICATE, top.case, evidence.verification, numbers)
-    return verdict(Relation.UNIQUE, None, NO_CANDIDATE, numbers)
+    alike = counts.c3 > policy.threshold and evidence.coverage >= policy.min_related
+    if not alike:
+        return verdict(Relation.UNIQUE, None, _refuted(evidence), numbers)
+    if check is not None and check.impossible is None:
+        numbers = f"{numbers}, but {said(check)}"
+        return verdict(Relation.RELATED, top.case, REFUTED, numbers, check)
+    verification = NOT_TRIED if check is None else _impossible(check)
+    if evidence.coverage < policy.min_coverage:
+        return verdict(Relation.RELATED, top.case, verification, numbers, check)
+    if top.case in evidence.same_study:
+        reason = f"{numbers}, of the same study"
+        return verdict(Relation.RELATED, top.case, verification, reason, check)
+    return verdict(Relation.NEAR_DUPLICATE, top.case, verification, numbers, check)
+
+
+def said(check: Check) -> str:
+    """What an alignment found, in words."""
+    parts = [f"correlation {check.correlation:.3f} ± {check.error:.3f} at {check.spacing_mm:g} mm"]
+    if abs(check.rotation_degrees) >= 0.5:
+        parts.append(f"turned {check.rotation_degrees:.1f}°")
+    if max(map(abs, check.shift_mm)) >= check.spacing_mm / 2:
+        parts.append("moved {:.0f}, {:.0f}, {:.0f} mm (S, P, L)".format(*check.shift_mm))
+    if check.blur_mm:
+        whose = "" if check.blur_mm > 0 else "theirs "
+        parts.append(f"{whose}blurred {abs(check.blur_mm):.1f} mm")
+    if check.inverted:
+        parts.append("inverted")
+    if check.ours is not None and check.theirs is not None:
+        ours, theirs = check.ours, check.theirs
+        parts.append(
+            f"slices {ours.first}-{ours.last} of {ours.of} are "
+            f"{theirs.first}-{theirs.last} of {theirs.of}"
+        )
+    return ", ".join(parts)
+
+
+def _refuted(evidence: Evidence) -> Verification:
+    tried = [check for check in evidence.checks if check.impossible is None]
+    return REFUTED if tried else NO_CANDIDATE
+
+
+def _impossible(check: Check) -> Verification:
+    return Verification(Verified.IMPOSSIBLE, str(check.impossible))
 
 
 def refused(reason: Reason, flags: Iterable[Flag] = ()) -> Judgement:

@@ -10,6 +10,10 @@ from hashlib import sha256
 PAPER_THRESHOLD = 0.7711
 """t_opt of the paper (Algorithm 1, top-3, HNSW, DINOv1). c(3) must be *above* it."""
 
+BLURRED = 8.0
+SURE = 0.98
+"""A candidate so well confirmed ends the search for others; no policy may ask for more."""
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -30,6 +34,18 @@ class Policy:
     min_related: float = 0.25
     """The same for ``related``. A stranger's slices lie within d_max once in a thousand, so a
     quarter of them on *one* case is resemblance, though not enough to call it a copy."""
+    most_verified: int = 3
+    """Candidates that are aligned in 3D, those with most evidence first."""
+    min_correlation: float = 0.93
+    """Corrected correlation of :class:`diptych.judge.verify.Check` that confirms a candidate when
+    neither side is blurred."""
+    min_correlation_blurred: float = 0.97
+    """The same when one side is blurred by :data:`BLURRED` voxels of the compared grid or more:
+    what is left then is what people have in common. In between, in between."""
+    min_overlap: float = 0.15
+    """Of the foreground of whichever side has less of it in common."""
+    whole: float = 0.8
+    """Slices of either side with a counterpart in the other, below which a copy is ``partial``."""
 
     def __post_init__(self) -> None:
         if not self.name or self.version < 1:
@@ -45,6 +61,18 @@ class Policy:
                 "0 < min_related <= min_coverage <= 1 does not hold for "
                 f"{self.min_related} and {self.min_coverage}"
             )
+        if not 0.0 < self.min_correlation <= self.min_correlation_blurred <= SURE:
+            raise ValueError(
+                f"0 < min_correlation <= min_correlation_blurred <= {SURE} does not hold for "
+                f"{self.min_correlation} and {self.min_correlation_blurred}"
+            )
+        if not (0.0 < self.min_overlap < 1.0 and 0.0 < self.whole <= 1.0):
+            raise ValueError(
+                "min_overlap and whole must be shares above 0, not "
+                f"{self.min_overlap} and {self.whole}"
+            )
+        if self.most_verified < 0:
+            raise ValueError(f"most_verified must not be negative: {self.most_verified}")
 
     @property
     def label(self) -> str:

@@ -38,11 +38,11 @@ MAX_VOXELS = 96**3
 ROBUST_PERCENTILES = (0.1, 99.9)
 """Intensities beyond are clipped: one metal voxel must not use up the 255 levels."""
 
-VERSION = 1
+VERSION = 2
 LEVELS = 254
 """Code 0 is "outside the valid mask"; codes 1…255 are low + (code - 1)·step."""
 
-_HEADER = struct.Struct("<4sBBHHHf12dff")
+_HEADER = struct.Struct("<4sBBHHHf12dffBBHf")
 _MAGIC = b"DPXY"
 _GEOMETRIES: tuple[Geometry, ...] = ("known", "inferred")
 
@@ -55,6 +55,7 @@ class Proxy:
     valid: bool of the same shape. affine: 4×4 float64, (slice, row, column, 1) → LPS mm.
     spacing_mm: the grid step, on all three axes. geometry: 'inferred' when the affine was guessed
     from missing headers; lengths are then not to be relied on.
+    stack: how the acquired slices lie in it.
     """
 
     values: NDArray[np.float32]
@@ -62,6 +63,24 @@ class Proxy:
     affine: NDArray[np.float64]
     spacing_mm: float
     geometry: Geometry
+    stack: Stack
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The acquired slices in a proxy. axis: the array axis they are stacked along, 0…2.
+    backwards: the first slice is at that axis' far end. slices: how many; pitch_mm: from one to the
+    next."""
+
+    axis: int
+    backwards: bool
+    slices: int
+    pitch_mm: float
+
+    def first_mm(self, extent_mm: float) -> float:
+        """Where the stack begins, from the outer corner of the proxy's first cell; the last cell
+        may reach beyond the stack, and a flip brings it to the front."""
+        return extent_mm - self.slices * self.pitch_mm if self.backwards else 0.0
 
 
 def encode(
@@ -85,7 +104,9 @@ def encode(
     lengths = _lengths(affine)
     spacing = grid_spacing(volume.shape, lengths)
     values, weights, grid_affine = _average(volume, affine, valid, spacing)
-    values, weights, grid_affine = _canonical(values, weights, grid_affine)
+    order, flips = closest_axes(grid_affine)
+    axis = order.index(0)
+    values, weights, grid_affine = _canonical(values, weights, grid_affine, order, flips)
 
     inside = weights > 0.5  # at least half of the cell is valid
     known = values[inside] if inside.any() else np.zeros(1, dtype=np.float32)
@@ -102,6 +123,10 @@ def encode(
         *grid_affine[:3].ravel(),
         low,
         step,
+        axis,
+        flips[axis],
+        min(len(volume), 2**16 - 1),
+        lengths[0],
     )
     return header + zlib.compress(codes.tobytes(), level=6)
 
@@ -113,6 +138,7 @@ def decode(content: bytes) -> Proxy:
     fields = _HEADER.unpack_from(content)
     version, geometry, shape, spacing = fields[1], fields[2], fields[3:6], fields[6]
     affine, (low, step) = np.eye(4), fields[19:21]
+    axis, backwards, slices, pitch = fields[21:25]
     affine[:3] = np.reshape(fields[7:19], (3, 4))
     size = int(np.prod(shape, dtype=np.int64))
     if version != VERSION or geometry >= len(_GEOMETRIES):
@@ -129,7 +155,23 @@ def decode(content: bytes) -> Proxy:
     codes = np.frombuffer(raw, dtype=np.uint8).reshape(shape)
     valid = codes > 0
     values = np.where(valid, np.float32(low) + (codes - np.float32(1)) * np.float32(step), 0)
-    return Proxy(values.astype(np.float32), valid, affine, spacing, _GEOMETRIES[geometry])
+    stack = Stack(axis, bool(backwards), slices, pitch)
+    return Proxy(values.astype(np.float32), valid, affine, spacing, _GEOMETRIES[geometry], stack)
+
+
+def averaged(
+    values: NDArray[np.float32], mask: NDArray[np.bool_], step: float, wanted: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Masked means on a grid of ``wanted``, not finer than ``step``; each cell's known share."""
+    weight = mask.astype(np.float32)
+    value = np.where(mask, values, 0).astype(np.float32)
+    if wanted == step:
+        return value, weight
+    matrices = [_overlaps(count, step, wanted) for count in values.shape]
+    share = _apply(weight, matrices)
+    value = _apply(value, matrices)
+    value /= np.maximum(share, np.float32(1e-6))
+    return value, share
 
 
 def grid_spacing(shape: tuple[int, ...], lengths: NDArray[np.float64]) -> float:
@@ -208,10 +250,13 @@ def _apply(volume: NDArray[np.float32], matrices: list[sparse.csr_array]) -> NDA
 
 
 def _canonical(
-    values: NDArray[np.float32], weights: NDArray[np.float32], affine: NDArray[np.float64]
+    values: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    affine: NDArray[np.float64],
+    order: list[int],
+    flips: list[bool],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
-    """Axes permuted and flipped to run towards head, posterior, left, the affine with them."""
-    order, flips = closest_axes(affine)
+    """Axes permuted and flipped as :func:`closest_axes` says, the affine with them."""
     turned = np.eye(4)
     turned[:, :3] = affine[:, order]
     turned[:, 3] = affine[:, 3]

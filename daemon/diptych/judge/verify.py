@@ -1,0 +1,180 @@
+"""Verification of one candidate in 3D: is this the same scan, and which part of it?
+
+align → compare → one number, the *corrected correlation*: the correlation of the second and third
+band (see :mod:`diptych.judge.compare`), freed from the white noise that was added to either side
+and averaged by how surely each band knows it. A copy has 0.94 and more, under every operation of
+the paper; other people's registered heads and hippocampi have 0.6 and at most 0.8.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from diptych.judge.align import Alignment, align, pictures, realign
+from diptych.judge.compare import Band, Comparison, compare
+from diptych.judge.count import CaseId
+from diptych.judge.proxy import Proxy, Stack
+
+DECIDING = (1, 2)
+"""Bands: the finest holds noise and interpolation's traces, the coarsest what people share."""
+SPREAD = 0.1
+"""Added to each band's own error, so that no band speaks alone."""
+LEAST_BLOCKS = 16
+BLURRY = 1.9
+"""Voxels of blur from which the sides are aligned again at one sharpness."""
+CENTRE = 0.25
+"""Of a slice: how far outside the common interval a slice's centre may lie."""
+
+
+class Impossible(StrEnum):
+    """Why a candidate could not be verified."""
+
+    NO_PROXY = "no-proxy"
+    TOO_SMALL = "too-small"
+    NO_OVERLAP = "no-overlap"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Slices first…last (from 1) of ``of``, from_mm…to_mm along the stack from its first face."""
+
+    first: int
+    last: int
+    of: int
+    from_mm: float
+    to_mm: float
+
+    @property
+    def slices(self) -> int:
+        """How many."""
+        return max(0, self.last - self.first + 1)
+
+
+@dataclass(frozen=True)
+class Check:
+    """What verification found about one candidate; stored with the verdict.
+
+    impossible: the reason, and then nothing else is known. correlation: corrected, 0…1; error: its
+    standard error. rotation_degrees: about our slice normal; shift_mm: of our centre in theirs
+    along (S, P, L), both measured from the proxies' middles. blur_mm: Gaussian that brought theirs
+    to ours; negative: ours to theirs. noise: standard deviation of what is white in ours, in the
+    units of our grey-value range. inverted: bright is dark. overlap: share of our and of their
+    foreground. ours, theirs: the common slices. spacing_mm: the grid that was compared on.
+    """
+
+    case: CaseId
+    impossible: Impossible | None = None
+    correlation: float = 0.0
+    error: float = 0.0
+    rotation_degrees: float = 0.0
+    shift_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    blur_mm: float = 0.0
+    noise: float = 0.0
+    inverted: bool = False
+    overlap: tuple[float, float] = (0.0, 0.0)
+    ours: Interval | None = None
+    theirs: Interval | None = None
+    spacing_mm: float = 0.0
+    bands: tuple[Band, ...] = ()
+
+    @property
+    def shared(self) -> tuple[float, float]:
+        """Which share of our and of their slices has a counterpart. Every second slice of a stack
+        covers all of it, and half of its slices."""
+        if self.ours is None or self.theirs is None:
+            return 0.0, 0.0
+        common = min(self.ours.slices, self.theirs.slices)
+        return common / self.ours.of, common / self.theirs.of
+
+
+def verify(case: CaseId, ours: Proxy, theirs: Proxy | None) -> Check:
+    """Align the candidate's proxy with ours and compare them."""
+    if theirs is None:
+        return Check(case, Impossible.NO_PROXY)
+    ready = pictures(ours, theirs)
+    if ready is None:
+        return Check(case, Impossible.TOO_SMALL)
+    alignment = align(*ready, ours.stack.axis)
+    found = None if alignment is None else compare(*ready, alignment)
+    if alignment is not None and found is not None and abs(found.blur) >= BLURRY:
+        # One side has edges that the other has not: they were aligned on different things.
+        alignment = realign(*ready, alignment, found.blur)
+        found = compare(*ready, alignment)
+    if alignment is None or found is None:
+        return Check(case, Impossible.NO_OVERLAP)
+    step = ready[0].spacing_mm
+    correlation, error, inverted = corrected(found)
+    intervals = common_slices(ours, theirs, alignment, step)
+    middles = [(np.array(side.values.shape) - 1) / 2 for side in ready]
+    shift = (alignment.place - alignment.centre - middles[1] + middles[0]) * step
+    return Check(
+        case,
+        None,
+        round(correlation, 4),
+        round(error, 4),
+        round(alignment.angle, 2),
+        (round(float(shift[0]), 2), round(float(shift[1]), 2), round(float(shift[2]), 2)),
+        round(found.blur * step, 2),
+        round(_noise(found.bands), 4),
+        inverted,
+        (round(found.overlap[0], 3), round(found.overlap[1], 3)),
+        *intervals,
+        step,
+        tuple(Band(round(b.r, 4), round(b.ours, 5), round(b.theirs, 5), b.n) for b in found.bands),
+    )
+
+
+def corrected(found: Comparison) -> tuple[float, float, bool]:
+    """(correlation, standard error, inverted): the deciding bands without the noise."""
+    values, weights = [], []
+    for b in DECIDING:
+        band = found.bands[b]
+        if band.n < LEAST_BLOCKS or band.ours <= 0 or band.theirs <= 0:
+            continue
+        ours, theirs = found.signals[b]
+        gain = band.ours * band.theirs / max(ours * theirs, 1e-3 * band.ours * band.theirs)
+        # a block mean's eight children have seven degrees of freedom
+        error = gain * math.sqrt((1 - band.r**2) / (band.n * 7 / 8))
+        values.append(gain * band.r)
+        weights.append(1 / (error**2 + SPREAD**2))
+    if not weights:
+        return 0.0, 1.0, False
+    mean = float(np.average(values, weights=weights))
+    return min(1.0, abs(mean)), math.sqrt(1 / sum(weights)), mean < 0
+
+
+def _noise(bands: Sequence[Band]) -> float:
+    return bands[0].ours * math.sqrt(1 - bands[0].r ** 2)
+
+
+def common_slices(
+    ours: Proxy, theirs: Proxy, alignment: Alignment, step: float
+) -> tuple[Interval, Interval]:
+    """The slices of either stack that lie inside the other."""
+    axis = ours.stack.axis
+    # both grids begin at an outer corner, so that a voxel's middle is (index + ½)·step on either
+    offset = float(alignment.place[axis] - alignment.centre[axis]) * step
+    our_start = ours.stack.first_mm(ours.values.shape[axis] * ours.spacing_mm)
+    their_start = theirs.stack.first_mm(theirs.values.shape[axis] * theirs.spacing_mm) - offset
+    our_end = our_start + ours.stack.slices * ours.stack.pitch_mm
+    their_end = their_start + theirs.stack.slices * theirs.stack.pitch_mm
+    low, high = max(our_start, their_start), min(our_end, their_end)
+    return (
+        _interval(ours.stack, low - our_start, high - our_start),
+        _interval(theirs.stack, low - their_start, high - their_start),
+    )
+
+
+def _interval(stack: Stack, low: float, high: float) -> Interval:
+    """Slices whose centres lie between ``low`` and ``high`` mm from the stack's lower face."""
+    if stack.backwards:
+        length = stack.slices * stack.pitch_mm
+        low, high = length - high, length - low
+    first = max(1, math.ceil(low / stack.pitch_mm + 0.5 - CENTRE))
+    last = min(stack.slices, math.floor(high / stack.pitch_mm + 0.5 + CENTRE))
+    return Interval(first, last, stack.slices, round(low, 2), round(high, 2))
