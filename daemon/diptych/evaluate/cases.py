@@ -53,13 +53,13 @@ class Case:
         """One of its files, relative to FOLDER."""
         return _text(self.folder / path.name)
 
-    def read(self, decoders: DecoderPool) -> Reading:
-        """The volume; raises Unreadable."""
+    def read(self, decoders: DecoderPool, protocol: bool = True) -> Reading:
+        """The volume; raises Unreadable. protocol: only what it can transform."""
         if self.kind == "nifti":
             return read_nifti(self.paths[0])
         if self.kind == "itk":
             return read_itk(self.paths[0])
-        return read_dicom(self.paths, decoders)
+        return read_dicom(self.paths, decoders, protocol)
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,15 @@ def find(folder: Path, without: Iterable[Path] = ()) -> Listing:
             cases.append(Case(id_, place, "dicom", tuple(paths)))
     ordered = sorted(cases, key=lambda case: PurePosixPath(case.id).parts)
     return Listing(tuple(ordered), tuple(sorted(unreadable)), tuple(sorted(others)))
+
+
+def find_file(path: Path) -> Case | None:
+    """One file as a case; None when it is no image. Of DICOM this file alone, not its series."""
+    kind = _kind(path.name)
+    if kind is None:
+        with path.open("rb") as file:
+            kind = "dicom" if looks_like_dicom(file.read(_HEAD_BYTES)) else None
+    return None if kind is None else Case(path.name, PurePosixPath(), kind, (path,))
 
 
 def halves(
