@@ -18,6 +18,7 @@ from diptych.audit.work import Work
 from diptych.judge import labels as judging
 from diptych.judge.count import CaseId
 from diptych.judge.labels import Disagreement, Meaning, Vote
+from diptych.judge.ladder import FEW
 
 _MEANINGS: dict[labels.Label, Callable[[str | None], Meaning]] = {
     "modality": judging.modality,
@@ -36,6 +37,7 @@ class Said:
 
 def disagreements(
     store: Store,
+    fingerprint_id: int,
     work: Work,
     said: Said,
     neighbours: Sequence[Sequence[CaseId]],
@@ -70,14 +72,22 @@ def disagreements(
             disagreeing = judging.disagreement(
                 own[label],
                 [next((votes[case] for case in row if case in votes), None) for row in neighbours],
-                partial(_known, connection, label, work.series_id),
+                partial(_known, connection, fingerprint_id, work.series_id, own),
             )
             if disagreeing is not None:
                 found[label] = disagreeing
     return found
 
 
-def _known(connection: Connection, label: labels.Label, without_series: int, own: Meaning) -> int:
-    """How many other series say something of ``own``."""
-    counts = labels.said(connection, label, without_series)
-    return sum(count for text, count in counts.items() if _MEANINGS[label](text) & own)
+def _known(
+    connection: Connection, fingerprint_id: int, series_id: int, own: dict[labels.Label, Meaning]
+) -> int:
+    """How many other series say all that the series says, as far as it means something."""
+    return sum(
+        count
+        for (modality, body_part), count in labels.said(
+            connection, fingerprint_id, series_id, FEW
+        ).items()
+        if (not own["modality"] or judging.modality(modality) & own["modality"])
+        and (not own["body_part"] or judging.body_part(body_part) & own["body_part"])
+    )

@@ -367,7 +367,9 @@ class Pipeline:
         modality, body_part = stack.Modality or decoded.modality, stack.header.BodyPartExamined
         said = label_audit.Said(modality, body_part, digests.patient_hmac)
         copied = {matched.case_id} if matched is not None else set()
-        disagreeing = label_audit.disagreements(self._store, work, said, found.neighbours, copied)
+        disagreeing = label_audit.disagreements(
+            self._store, self._fingerprint_id, work, said, found.neighbours, copied
+        )
         flags |= {Flag(f"{label}_disagrees") for label in disagreeing}
         counts = evidence.counts
         return verdicts.CaseVerdict(

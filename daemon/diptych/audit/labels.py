@@ -9,12 +9,15 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, and_, func, select
 
 from diptych.audit.archive import parts
-from diptych.audit.schema import case, digest, series, verdict
+from diptych.audit.schema import case, digest, embedding, series, verdict
 
 Label = Literal["modality", "body_part"]
 
 COPIES = ("exact", "near-duplicate", "partial")
 """Relations by which a case is a copy of the one it matched."""
+
+KEY_BYTES = 8
+"""Of a node's key in ``embedding.slice_keys``."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +99,26 @@ def subject(patient_hmac: bytes | None, study_instance_uid: str | None, case_id:
     return f"study {study_instance_uid}" if study_instance_uid else f"case {case_id}"
 
 
-def said(connection: Connection, label: Label, without_series: int) -> dict[str, int]:
-    """Each value of a label and how many other series say it."""
-    column = case.c[label]
-    statement = (
-        select(column, func.count(case.c.series_id.distinct()))
-        .where(column.is_not(None), case.c.series_id != without_series)
-        .group_by(column)
+def said(
+    connection: Connection, fingerprint_id: int, without_series: int, least_slices: int
+) -> dict[tuple[str | None, str | None], int]:
+    """(modality, body part) → how many other series say both and are embedded by this fingerprint
+    with at least so many informative slices: those that could have been neighbours."""
+    comparable = (
+        select(embedding.c.id)
+        .where(
+            embedding.c.case_id == case.c.id,
+            embedding.c.fingerprint_id == fingerprint_id,
+            func.length(embedding.c.slice_keys) >= KEY_BYTES * least_slices,
+        )
+        .exists()
     )
-    return {str(row[0]): int(row[1]) for row in connection.execute(statement)}
+    statement = (
+        select(case.c.modality, case.c.body_part, func.count(case.c.series_id.distinct()))
+        .where(case.c.series_id != without_series, case.c.forgotten_at.is_(None), comparable)
+        .group_by(case.c.modality, case.c.body_part)
+    )
+    return {(row[0], row[1]): int(row[2]) for row in connection.execute(statement)}
 
 
 def _originals(connection: Connection, cases: Sequence[int]) -> dict[int, int]:

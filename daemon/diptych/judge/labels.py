@@ -26,8 +26,9 @@ MIN_HEARD = 0.5
 MAX_ONE = 2 / 3
 """Of the slices that agree, the share that one patient may hold: nobody carries it alone."""
 MIN_KNOWN = 3
-"""Other series of the archive that must say what the series says: the first CT among MR has no
-neighbours but MR, and that is no finding."""
+"""Other volumes of the archive that must say what the series says, modality and body part, and not
+fewer than the patients that say otherwise: the first CT among MR, or the first CT of a knee, has no
+neighbours like it, and that is no finding."""
 
 _MODALITIES = {
     **{name: name for name in ("CT", "MR", "PT", "NM", "US", "MG")},
@@ -110,13 +111,13 @@ class Disagreement:
 
 
 def disagreement(
-    own: Meaning, votes: Sequence[Vote | None], known: Callable[[Meaning], int]
+    own: Meaning, votes: Sequence[Vote | None], known: Callable[[], int]
 ) -> Disagreement | None:
     """Whether the neighbours agree on a label that excludes the series' own; None: they do not.
 
     votes: one per informative slice, of the nearest neighbour that may vote; None: there was none.
     Copies of the series, and what is of the same patient, may not: the caller leaves them out.
-    known: how many other series of the archive say something of ``own``; asked last.
+    known: how many other volumes of the archive are labelled like the series; asked last.
     """
     heard = [vote for vote in votes if vote is not None and vote.says]
     if not own or not heard or len(heard) < MIN_HEARD * len(votes):
@@ -135,7 +136,7 @@ def disagreement(
         slices < MIN_AGREEMENT * len(heard)
         or len(subjects) < MIN_SUBJECTS
         or max(subjects.values()) > MAX_ONE * slices
-        or known(own) < MIN_KNOWN
+        or known() < max(MIN_KNOWN, len(subjects))
     ):
         return None
     return Disagreement(other, len(subjects), slices, len(votes))
