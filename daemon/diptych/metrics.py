@@ -26,6 +26,7 @@ STAGES = ("decode", "assemble", "prepare", "embed", "search", "judge")
 STORE_FAILURES = ("storage", "database", "mismatch", "unparsable", "not-authorised", "low-space")
 REJECTIONS = ("calling-ae", "called-ae", "congestion")
 COLLISION_PARTS = ("pixels", "identity", "private", "other")
+LABELS = ("modality", "body_part")
 
 # Seconds; a stage of a small series takes milliseconds, a 2,000-slice CT minutes.
 DURATION_BUCKETS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
@@ -89,6 +90,11 @@ COUNTERS = {
             "diptych_collisions_total",
             "SOP Instance UIDs seen again with other content, by the part that differs.",
             {"source": None, "part": COLLISION_PARTS},
+        ),
+        Metric(
+            "diptych_label_disagreements_total",
+            "Series at revision 0 that say another modality or body part than their neighbours.",
+            {"source": None, "label": LABELS},
         ),
         Metric(
             "diptych_failures_total",

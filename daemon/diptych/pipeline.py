@@ -25,7 +25,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from diptych import faults
+from diptych import faults, label_audit
 from diptych.audit import archive, chain, collisions, verdicts
 from diptych.audit.store import Store
 from diptych.audit.work import InstanceRow, Work, upcoming
@@ -114,11 +114,13 @@ class Archive(Protocol):
 @dataclass(frozen=True)
 class Finding:
     """What a look-up found. vectors: float32 (n, d), of the informative slices; reused: they are
-    those of the case with the same digest. how: which index answered."""
+    those of the case with the same digest. how: which index answered. neighbours: per informative
+    slice the cases of its nearest vectors, the nearest first."""
 
     vectors: NDArray[np.float32]
     reused: bool
     how: How
+    neighbours: tuple[tuple[CaseId, ...], ...]
     evidence: ladder.Evidence
     judgement: ladder.Judgement
 
@@ -197,7 +199,7 @@ def look_up(
     with stages("verify"):
         evidence = replace(evidence, checks=_checks(ready, evidence, known, policy))
     judgement = ladder.judge(evidence, policy)
-    return Finding(vectors, reused, hits.how, evidence, judgement)
+    return Finding(vectors, reused, hits.how, _neighbours(hits, owners), evidence, judgement)
 
 
 def _checks(
@@ -357,6 +359,7 @@ class Pipeline:
                         principal=False,
                         relation=Relation.NOT_SCREENABLE,
                         modality=stack.Modality or decoded.modality,
+                        body_part=stack.header.BodyPartExamined or None,
                         slices=len(stack.slices),
                         reason=error.reason,
                         detail=error.detail,
@@ -391,12 +394,20 @@ class Pipeline:
             flags |= {Flag.CROSS_SOURCE} if matched.source != work.source else set()
         if volume.geometry == "inferred":
             flags.add(Flag.GEOMETRY_INFERRED)
+        modality, body_part = stack.Modality or decoded.modality, stack.header.BodyPartExamined
+        said = label_audit.Said(modality, body_part, digests.patient_hmac)
+        copied = {matched.case_id} if matched is not None else set()
+        disagreeing = label_audit.disagreements(
+            self._store, self._fingerprint_id, work, said, found.neighbours, copied
+        )
+        flags |= {Flag(f"{label}_disagrees") for label in disagreeing}
         counts = evidence.counts
         return verdicts.CaseVerdict(
             signature=stack.signature,
             principal=False,
             relation=judgement.relation,
-            modality=stack.Modality or decoded.modality,
+            modality=modality,
+            body_part=body_part or None,
             slices=len(ready.prepared),
             informative_slices=evidence.n,
             c1=counts.c1 if counts else None,
@@ -420,7 +431,8 @@ class Pipeline:
             if found.reused
             else verdicts.Nodes(digests=ready.slice_digests, vectors=found.vectors),
             candidates=_candidates(evidence),
-            evidence=_evidence(evidence, judgement),
+            evidence=_evidence(evidence, judgement)
+            | {f"{label}_disagrees": asdict(each) for label, each in disagreeing.items()},
         )
 
     def _digests(self, stack: Stack) -> verdicts.Digests:
@@ -508,6 +520,13 @@ def _slice_hits(hits: Hits, owners: Mapping[int, CaseId]) -> list[SliceHit]:
         else SliceHit(owners[int(key)], float(distance))
         for key, distance in zip(hits.keys[:, 0], hits.distances[:, 0], strict=True)
     ]
+
+
+def _neighbours(hits: Hits, owners: Mapping[int, CaseId]) -> tuple[tuple[CaseId, ...], ...]:
+    return tuple(
+        tuple(dict.fromkeys(owners[key] for key in row if key != MISSING))
+        for row in hits.keys.tolist()
+    )
 
 
 def _candidates(evidence: ladder.Evidence) -> list[verdicts.Candidate]:

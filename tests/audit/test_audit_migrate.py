@@ -20,7 +20,7 @@ from diptych.errors import ConfigError, StoreError
 NEXT = '''"""A later schema."""
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+revision, down_revision, branch_labels, depends_on = "9000", "{newest}", None, None
 def upgrade():
     op.create_table("later", sa.Column("id", sa.Integer(), primary_key=True))
     {more}
@@ -44,7 +44,8 @@ def later(tmp_path, monkeypatch):
     def make(more: str = "pass") -> None:
         folder = tmp_path / "sql"
         shutil.copytree(migrate.scripts_folder(), folder)
-        (folder / "versions" / "0002_later.py").write_text(NEXT.format(more=more))
+        newest = migrate.newest_revision()
+        (folder / "versions" / "9000_later.py").write_text(NEXT.format(more=more, newest=newest))
         monkeypatch.setattr(migrate, "scripts_folder", lambda: folder)
 
     return make
@@ -84,16 +85,16 @@ def test_a_fresh_database_needs_no_backup_and_gets_its_key_once(tmp_path):
 
 
 def test_an_older_schema_is_backed_up_and_then_migrated(filled, later):
-    before = dump(filled.database)
+    before, current = dump(filled.database), migrate.newest_revision()
     later()
-    with pytest.raises(ConfigError, match="needs 0002"):
+    with pytest.raises(ConfigError, match="needs 9000"):
         migrate.check(filled.store)
     backup = migrate.upgrade(filled.store)
     assert backup is not None
-    assert Path(backup).name.startswith("diptych.sqlite3.before-0001.")
+    assert Path(backup).name.startswith(f"diptych.sqlite3.before-{current}.")
     assert dump(Path(backup)) == before
     assert filled.value("SELECT count(*) FROM later") == 0
-    assert migrate.current_revision(filled.store) == "0002"
+    assert migrate.current_revision(filled.store) == "9000"
     assert filled.verify() == ()
     assert migrate.upgrade(filled.store) is None
 

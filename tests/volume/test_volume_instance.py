@@ -284,3 +284,10 @@ def test_overlong_and_hostile_texts_are_bounded(tmp_path):
     assert isinstance(outcome, Instance)
     assert len(outcome.header.PatientID) <= 1024
     assert "\n" not in outcome.header.PatientID
+
+
+def test_what_the_object_says_it_shows_is_read_as_it_stands(tmp_path):
+    told = save(dicom_slice(BodyPartExamined="CHEST ", Modality="ct"), tmp_path / "told.dcm")
+    header = decode_file(told).header
+    assert (header.Modality, header.BodyPartExamined) == ("CT", "CHEST")
+    assert decode_file(save(dicom_slice(), tmp_path / "silent.dcm")).header.BodyPartExamined == ""

@@ -54,6 +54,12 @@ def fingerprint_id(store: Store, value: str, model: str, dimension: int) -> int:
         return int(result.inserted_primary_key[0])
 
 
+def known_fingerprint(connection: Connection, value: str) -> int | None:
+    """The row of a fingerprint (hex SHA-256); None: it was never in use."""
+    row = connection.execute(select(fingerprint.c.id).where(fingerprint.c.fingerprint == value))
+    return row.scalar_one_or_none()
+
+
 def next_key(connection: Connection, fingerprint_id: int) -> int:
     """The index watermark: every node has a smaller key."""
     return int(
@@ -95,7 +101,7 @@ def earliest_with_digest(
 def owners(connection: Connection, fingerprint_id: int, keys: Sequence[int]) -> dict[int, Owner]:
     """Who owns each of these nodes; keys that are no node are left out."""
     found: dict[int, Owner] = {}
-    for part in _parts(sorted(set(keys))):
+    for part in parts(sorted(set(keys))):
         rows = connection.execute(
             _owners(node.c.key)
             .join(node, node.c.case_id == case.c.id)
@@ -116,7 +122,7 @@ def nodes_by_digest(
 ) -> dict[bytes, int]:
     """Digest of a prepared slice → key of the node that already stands for it."""
     found: dict[bytes, int] = {}
-    for part in _parts(list(set(prepared_digests))):
+    for part in parts(list(set(prepared_digests))):
         rows = connection.execute(
             select(node.c.prepared_digest, node.c.key).where(
                 node.c.fingerprint_id == fingerprint_id, node.c.prepared_digest.in_(part)
@@ -135,7 +141,7 @@ def all_present(connection: Connection, fingerprint_id: int, keys: Sequence[int]
                 node.c.fingerprint_id == fingerprint_id, node.c.key.in_(part)
             )
         ).scalar_one()
-        for part in _parts(wanted)
+        for part in parts(wanted)
     )
     return found == len(wanted)
 
@@ -173,12 +179,59 @@ def slice_keys(connection: Connection, fingerprint_id: int, case_id: int) -> lis
     return [] if row is None else [int(key) for key in np.frombuffer(row, "<u8")]
 
 
+def held_keys(connection: Connection, fingerprint_id: int) -> dict[int, NDArray[np.uint64]]:
+    """Every case that is not forgotten → the nodes of its newest revision's informative slices."""
+    rows = connection.execute(
+        select(embedding.c.case_id, embedding.c.slice_keys)
+        .join(case, case.c.id == embedding.c.case_id)
+        .where(embedding.c.fingerprint_id == fingerprint_id, case.c.forgotten_at.is_(None))
+        .order_by(embedding.c.revision_id)
+    )
+    newest = {int(row[0]): np.unique(np.frombuffer(row[1], "<u8")) for row in rows}
+    return {case_id: keys.astype(np.uint64) for case_id, keys in newest.items() if len(keys)}
+
+
+def cases_of_series(connection: Connection, case_id: int) -> list[int]:
+    """All cases of the series that a case is of, itself among them; none: it is unknown."""
+    own = select(case.c.series_id).where(case.c.id == case_id).scalar_subquery()
+    return list(
+        connection.execute(
+            select(case.c.id).where(case.c.series_id == own).order_by(case.c.id)
+        ).scalars()
+    )
+
+
+def digest_of(connection: Connection, case_id: int, digest_version: int) -> bytes | None:
+    """The case digest of its newest revision; None where there is none of this version."""
+    found = connection.execute(
+        select(digest.c.case_digest).where(
+            digest.c.case_id == case_id,
+            digest.c.digest_version == digest_version,
+            digest.c.current,
+        )
+    ).scalar_one_or_none()
+    return None if found is None else bytes(found)
+
+
+def with_digest(connection: Connection, case_digest: bytes | None, digest_version: int) -> set[int]:
+    """The cases whose newest revision has this digest."""
+    return set(
+        connection.execute(
+            select(digest.c.case_id).where(
+                digest.c.case_digest == case_digest,
+                digest.c.digest_version == digest_version,
+                digest.c.current,
+            )
+        ).scalars()
+    )
+
+
 def vectors(
     connection: Connection, fingerprint_id: int, keys: Sequence[int], dimension: int
 ) -> NDArray[np.float32]:
     """The vectors of these nodes in the order of ``keys``: float32 (len(keys), dimension)."""
     found: dict[int, bytes] = {}
-    for part in _parts(sorted(set(keys))):
+    for part in parts(sorted(set(keys))):
         rows = connection.execute(
             select(node.c.key, node.c.vector).where(
                 node.c.fingerprint_id == fingerprint_id, node.c.key.in_(part)
@@ -224,6 +277,12 @@ def hmac_key(connection: Connection) -> bytes:
     return bytes(connection.execute(select(site.c.hmac_key)).scalar_one())
 
 
+def parts(values: list) -> Iterator[list]:  # type: ignore[type-arg]
+    """Pieces of a list that a statement may bind."""
+    for start in range(0, len(values), _LIST):
+        yield values[start : start + _LIST]
+
+
 def _owners(*more: object):  # type: ignore[no-untyped-def]
     return select(
         case.c.id,
@@ -233,8 +292,3 @@ def _owners(*more: object):  # type: ignore[no-untyped-def]
         series.c.series_instance_uid,
         *more,
     ).join_from(case, series, series.c.id == case.c.series_id)
-
-
-def _parts(values: list) -> Iterator[list]:  # type: ignore[type-arg]
-    for start in range(0, len(values), _LIST):
-        yield values[start : start + _LIST]

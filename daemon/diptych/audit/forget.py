@@ -60,7 +60,9 @@ def forget(store: Store, case_id: int) -> Forgotten:
             connection.execute(select(case.c.id).where(case.c.series_id == series_id)).scalars()
         )
         connection.execute(
-            update(case).where(case.c.series_id == series_id).values(forgotten_at=now())
+            update(case)
+            .where(case.c.series_id == series_id)
+            .values(forgotten_at=now(), modality=None, body_part=None)
         )
         keys = _nodes(connection, cases)
         _content(connection, cases)

@@ -202,13 +202,18 @@ def hold(store: Store, seconds: float = HOLD_SECONDS) -> None:
 
 def may_claim(connection: Connection, value: str | None) -> bool:
     """Whether a worker of this fingerprint may claim work (None: any model is right)."""
-    until = connection.execute(
-        select(gauge.c.value).where(gauge.c.name == _HELD)
-    ).scalar_one_or_none()
-    if until is not None and until > now() / 1e6:
+    if is_held(connection):
         return False
     chosen = None if value is None else in_use(connection)
     return chosen is None or chosen.fingerprint == value
+
+
+def is_held(connection: Connection) -> bool:
+    """Whether a switch holds judging now."""
+    until = connection.execute(
+        select(gauge.c.value).where(gauge.c.name == _HELD)
+    ).scalar_one_or_none()
+    return until is not None and until > now() / 1e6
 
 
 def being_judged(connection: Connection) -> bool:

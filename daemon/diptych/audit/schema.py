@@ -166,6 +166,9 @@ case = Table(
     Column("signature", String(64), nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("forgotten_at", BigInteger),
+    # As its newest judged revision says; null: it does not, or the case was forgotten.
+    Column("modality", String(16)),
+    Column("body_part", String(64)),
     UniqueConstraint("series_id", "signature"),
     comment="One stack of one series: what a verdict is about.",
 )

@@ -18,12 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, and_, func, insert, select, true, update
 
-from diptych import faults
+from diptych import faults, metrics
 from diptych.audit import archive, chain, counters, schema, work
 from diptych.audit.schema import case, embedding, evidence, fingerprint, match, node, verdict
 from diptych.audit.store import Store, now
 from diptych.errors import Reason, StoreError
-from diptych.metrics import modality_label
 
 EVIDENCE_VERSION = 1
 
@@ -106,6 +105,7 @@ class CaseVerdict:
     principal: bool
     relation: str
     modality: str | None = None
+    body_part: str | None = None
     slices: int = 0
     informative_slices: int = 0
     c1: float | None = None
@@ -211,7 +211,7 @@ def _record_case(
     case_id = None
     new: tuple[list[int], NDArray[np.float32] | None] = [], None
     if item.signature is not None:
-        case_id = _case(connection, judged.work.series_id, item.signature)
+        case_id = _case(connection, judged.work.series_id, item)
     if case_id is not None and item.digests is not None:
         digest_id = _digests(connection, case_id, judged.work.revision_id, item.digests)
         if item.proxy is not None:
@@ -304,14 +304,21 @@ def _row(
     }
 
 
-def _case(connection: Connection, series_id: int, signature: str) -> int:
+def _case(connection: Connection, series_id: int, item: CaseVerdict) -> int:
+    labels = {
+        "modality": item.modality[:16] if item.modality else None,
+        "body_part": item.body_part[:64] if item.body_part else None,
+    }
     known = connection.execute(
-        select(case.c.id).where(case.c.series_id == series_id, case.c.signature == signature)
+        select(case.c.id).where(case.c.series_id == series_id, case.c.signature == item.signature)
     ).scalar_one_or_none()
     if known is not None:
+        connection.execute(update(case).where(case.c.id == known).values(**labels))
         return int(known)
     inserted = connection.execute(
-        insert(case).values(series_id=series_id, signature=signature, created_at=now())
+        insert(case).values(
+            series_id=series_id, signature=item.signature, created_at=now(), **labels
+        )
     ).inserted_primary_key
     assert inserted is not None
     return int(inserted[0])
@@ -419,10 +426,14 @@ def _count(connection: Connection, judged: Judged) -> None:
         if w.number > 0:
             counters.increment(connection, "diptych_revision_verdicts_total", labels)
             continue
-        modality = modality_label(item.modality)
+        modality = metrics.modality_label(item.modality)
         counters.increment(connection, "diptych_verdicts_total", {**labels, "modality": modality})
         if "cross_source" in item.flags:
             counters.increment(connection, "diptych_cross_source_total", {"source": w.source})
+        for label in metrics.LABELS:
+            if f"{label}_disagrees" in item.flags:
+                labels = {"source": w.source, "label": label}
+                counters.increment(connection, "diptych_label_disagreements_total", labels)
     known = {row.instance_id for row in w.instances if row.judged_before}
     for outcome in judged.instances:
         if outcome.instance_id in known:  # counted with its own revision

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from diptych import __version__
-from diptych.cli import archive, configuration, evaluating, model, node
+from diptych.cli import archive, configuration, evaluating, model, node, similar
 
 app = typer.Typer(
     help="A DICOM node that finds the scans you already have.",
@@ -41,6 +41,7 @@ app.command()(node.serve)
 app.command()(node.demo)
 app.command()(evaluating.evaluate)
 app.command("verdicts")(archive.list_verdicts)
+app.command()(similar.similar)
 app.command()(archive.forget)
 app.command("doctor")(node.run_doctor)
 app.add_typer(archive.audit_app, name="audit")

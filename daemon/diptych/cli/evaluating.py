@@ -58,6 +58,14 @@ def evaluate(
     quick: Annotated[
         bool, typer.Option("--quick", help="Only the seven query sets of Algorithm 1.")
     ] = False,
+    retrieval: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV",
+            help="Columns path and some of modality,region,organ: instead of the protocol, does "
+            "the most similar case have the same label?",
+        ),
+    ] = None,
     data: DataOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -81,5 +89,6 @@ def evaluate(
             known_pairs,
             resume,
             quick,
+            retrieval,
         )
         raise typer.Exit(run.evaluate(options))

@@ -21,6 +21,8 @@ Modality = Literal["CT", "MR"]
 Kind = Literal["chest", "abdomen", "head", "limb"]
 Field = NDArray[np.float32]
 
+_BODY_PARTS = {"chest": "CHEST", "abdomen": "ABDOMEN", "head": "HEAD", "limb": "LEG"}
+
 DRAWN = 192
 """Pixels of the drawing grid's longer side; more would only sharpen edges beyond a scanner's."""
 
@@ -31,13 +33,15 @@ class Phantom:
 
     pixels: int16 (slice, row, column); Hounsfield units for CT, arbitrary and >= 0 for MR. Slices
     run from feet to head, rows from anterior to posterior, columns from the patient's right to left
-    (PS3.3 C.7.6.2.1.1: +S, +P, +L). spacing_mm: of slice, row, column.
+    (PS3.3 C.7.6.2.1.1: +S, +P, +L). spacing_mm: of slice, row, column. body_part: a defined term
+    of BodyPartExamined (PS3.16 Annex L).
     """
 
     name: str
     modality: Modality
     pixels: NDArray[np.int16]
     spacing_mm: tuple[float, float, float]
+    body_part: str = ""
 
     @property
     def affine(self) -> NDArray[np.float64]:
@@ -89,7 +93,7 @@ def generate(recipe: Recipe) -> Phantom:
         full = _stretch(_stretch(plane, 0, rows), 1, columns) if shrink > 1 else plane
         full = full + noise * _grain(rng, (rows, columns))
         pixels[number] = np.clip(np.rint(full), floor, ceiling)
-    return Phantom(recipe.name, modality, pixels, recipe.spacing_mm)
+    return Phantom(recipe.name, modality, pixels, recipe.spacing_mm, _BODY_PARTS[recipe.kind])
 
 
 class _Canvas:

@@ -35,7 +35,10 @@ it."""
 
 def phantom_series(phantom: Phantom, seed: int = 0) -> list[Dataset]:
     """The phantom as a series; another seed gives other UIDs, another patient, other dates."""
-    return write_series(phantom.pixels, phantom.affine, phantom.modality, phantom.name, seed)
+    series = write_series(phantom.pixels, phantom.affine, phantom.modality, phantom.name, seed)
+    for instance in series:
+        instance.BodyPartExamined = phantom.body_part
+    return series
 
 
 def write_series(

@@ -53,13 +53,13 @@ class Case:
         """One of its files, relative to FOLDER."""
         return _text(self.folder / path.name)
 
-    def read(self, decoders: DecoderPool) -> Reading:
-        """The volume; raises Unreadable."""
+    def read(self, decoders: DecoderPool, protocol: bool = True) -> Reading:
+        """The volume; raises Unreadable. protocol: only what it can transform."""
         if self.kind == "nifti":
             return read_nifti(self.paths[0])
         if self.kind == "itk":
             return read_itk(self.paths[0])
-        return read_dicom(self.paths, decoders)
+        return read_dicom(self.paths, decoders, protocol)
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,15 @@ def find(folder: Path, without: Iterable[Path] = ()) -> Listing:
             cases.append(Case(id_, place, "dicom", tuple(paths)))
     ordered = sorted(cases, key=lambda case: PurePosixPath(case.id).parts)
     return Listing(tuple(ordered), tuple(sorted(unreadable)), tuple(sorted(others)))
+
+
+def find_file(path: Path) -> Case | None:
+    """One file as a case; None when it is no image. Of DICOM this file alone, not its series."""
+    kind = _kind(path.name)
+    if kind is None:
+        with path.open("rb") as file:
+            kind = "dicom" if looks_like_dicom(file.read(_HEAD_BYTES)) else None
+    return None if kind is None else Case(path.name, PurePosixPath(), kind, (path,))
 
 
 def halves(
@@ -152,6 +161,31 @@ def read_subjects(file: Path, listing: Listing) -> dict[str, str]:
     return found
 
 
+def read_labels(file: Path, listing: Listing, levels: Sequence[str]) -> Labels:
+    """``--retrieval``: from a column ``path`` and some of the columns ``levels``; a cell may be
+    empty. UsageError as above, and when there is none of the columns or of the labels.
+    """
+    names = _Names(listing, file)
+    said = dict((*listing.others, *listing.unreadable))
+    found: dict[str, dict[str, str]] = {}
+    lost: list[tuple[str, str]] = []
+    heading, rows = _table(file, ("path",), f"path,{','.join(levels)}")
+    columns = [level for level in levels if level in heading]
+    if not columns:
+        raise UsageError(f"{file}: none of the columns {', '.join(levels)} is there")
+    for row in rows:
+        given = {level: row[level] for level in columns if row[level]}
+        ids = names.ids(row["path"])
+        if not ids:
+            lost.append((row["path"], said[str(PurePosixPath(row["path"]))]))
+        for id_ in ids if given else ():
+            if found.setdefault(id_, given) != given:
+                raise UsageError(f"{file}: {row['path']} is labelled twice, and not alike")
+    if not found:
+        raise UsageError(f"{file} gives no image a label")
+    return Labels(found, tuple(columns), tuple(lost))
+
+
 def read_pairs(file: Path, listing: Listing) -> list[tuple[str, str]]:
     """``--known-pairs``: pairs of case ids, from columns ``a`` and ``b``; UsageError as above."""
     names = _Names(listing, file)
@@ -159,6 +193,16 @@ def read_pairs(file: Path, listing: Listing) -> list[tuple[str, str]]:
     for a, b in _rows(file, ("a", "b")):
         pairs += [(one, other) for one in names.ids(a) for other in names.ids(b) if one != other]
     return pairs
+
+
+@dataclass(frozen=True)
+class Labels:
+    """of: case id → level → label, only where one is given. levels: the columns that are there.
+    lost: (path, reason) of labelled files that are no case."""
+
+    of: Mapping[str, Mapping[str, str]]
+    levels: tuple[str, ...]
+    lost: tuple[tuple[str, str], ...]
 
 
 class _Names:
@@ -185,20 +229,29 @@ class _Names:
 
 
 def _rows(file: Path, columns: tuple[str, str]) -> list[tuple[str, str]]:
-    wanted = ",".join(columns)
+    _, rows = _table(file, columns, ",".join(columns))
+    return [(row[columns[0]], row[columns[1]]) for row in rows]
+
+
+def _table(
+    file: Path, needed: Sequence[str], wanted: str
+) -> tuple[list[str], list[dict[str, str]]]:
+    """Heading and rows of a CSV whose columns ``needed`` are there and filled in every row."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:
             table = csv.DictReader(lines)
-            if table.fieldnames is None or not set(columns) <= set(table.fieldnames):
+            heading = list(table.fieldnames or ())
+            if not set(needed) <= set(heading):
                 raise UsageError(f"{file}: a CSV with a heading line {wanted} is expected")
-            rows = [tuple((row[column] or "").strip() for column in columns) for row in table]
+            rows = [{name: (row[name] or "").strip() for name in heading} for row in table]
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{file}: a CSV with a heading line {wanted} is expected") from error
-    if incomplete := [number for number, row in enumerate(rows, 2) if not all(row)]:
-        raise UsageError(f"{file}: line {incomplete[0]} lacks one of {wanted}")
-    return [(row[0], row[1]) for row in rows]
+    for number, row in enumerate(rows, 2):
+        if not all(row[name] for name in needed):
+            raise UsageError(f"{file}: line {number} lacks one of {','.join(needed)}")
+    return heading, rows
 
 
 def _walk(folder: Path, passed: set[Path]) -> Iterable[tuple[Path, list[str]]]:

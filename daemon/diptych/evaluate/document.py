@@ -56,7 +56,7 @@ def _paper(paper: PaperResults) -> Document:
         "index": paper.index,
         "threshold": paper.threshold,
         "threshold_until": fit.until if fit else None,
-        **_estimates(
+        **estimates(
             {
                 "mean_sensitivity_stage1": paper.mean_sensitivity_stage1,
                 "mean_sensitivity_stage2": paper.mean_sensitivity_stage2,
@@ -79,14 +79,14 @@ def _paper(paper: PaperResults) -> Document:
 
 def _paper_set(one: PaperSet, transformed: Estimate, removed: Estimate) -> Document:
     own, top1 = one.at_t_roc[K], one.at_t_roc[1]
-    estimates = {"auc_top1": one.auc[1], "auc_top3": one.auc[3]}
-    estimates |= _four(own, "") | _four(one.at_t_opt, "_t_opt") | _four(top1, "_top1")
-    estimates |= {"specificity_transformed": transformed, "specificity_removed": removed}
+    found = {"auc_top1": one.auc[1], "auc_top3": one.auc[3]}
+    found |= _four(own, "") | _four(one.at_t_opt, "_t_opt") | _four(top1, "_top1")
+    found |= {"specificity_transformed": transformed, "specificity_removed": removed}
     return {
         **_named(one.transform),
         "t_roc": own.threshold if own else None,
         "t_roc_top1": top1.threshold if top1 else None,
-        **_estimates(estimates),
+        **estimates(found),
     }
 
 
@@ -94,7 +94,7 @@ def _product(product: ProductResults) -> Document:
     strangers = product.untransformed
     return {
         "policy": product.policy,
-        **_estimates(
+        **estimates(
             {
                 "mean_sensitivity": product.mean_sensitivity,
                 "mean_sensitivity_all": product.mean_sensitivity_all,
@@ -113,7 +113,7 @@ def _product(product: ProductResults) -> Document:
 def _product_set(one: ProductSet) -> Document:
     return {
         **_named(one.transform),
-        **_estimates({"sensitivity": one.sensitivity, "specificity": one.specificity}),
+        **estimates({"sensitivity": one.sensitivity, "specificity": one.specificity}),
         "wrong_case": one.wrong_case if one.copies else None,
         "false_positives": one.false_positives if one.strangers else None,
         "copies": one.copies,
@@ -131,9 +131,10 @@ def _four(stages: Stages | None, suffix: str) -> dict[str, Estimate]:
     return {f"{name}{suffix}": getattr(stages, name) if stages else UNKNOWN for name in _RATES}
 
 
-def _estimates(estimates: Mapping[str, Estimate]) -> Document:
+def estimates(found: Mapping[str, Estimate]) -> Document:
+    """Each number, and its bound and counts under the same key."""
     return {
-        **{name: estimate.value for name, estimate in estimates.items()},
-        "bounds": {name: [one.low, one.high] for name, one in estimates.items()},
-        "counts": {name: list(one.counts) for name, one in estimates.items()},
+        **{name: estimate.value for name, estimate in found.items()},
+        "bounds": {name: [one.low, one.high] for name, one in found.items()},
+        "counts": {name: list(one.counts) for name, one in found.items()},
     }

@@ -112,10 +112,10 @@ def read_itk(path: Path) -> Reading:
     return _reading(stored[..., 0] if stored.ndim == 4 else stored, (1.0, 0.0), affine)
 
 
-def read_dicom(paths: Sequence[Path], decoders: DecoderPool) -> Reading:
+def read_dicom(paths: Sequence[Path], decoders: DecoderPool, protocol: bool = True) -> Reading:
     """One DICOM series, as the daemon reads it; of several stacks the one with the most slices.
 
-    Raises Unreadable.
+    protocol: colour, and what is too small to be transformed, is refused. Raises Unreadable.
     """
     images: list[Instance] = []
     refused: list[tuple[Path, str, bool]] = []
@@ -134,9 +134,10 @@ def read_dicom(paths: Sequence[Path], decoders: DecoderPool) -> Reading:
         raise Unreadable(reason, f"{len(paths)} files")
     stack = max(plan(images).stacks, key=lambda stack: len(stack.slices))
     plane = stack.slices[0]
-    if plane.samples > 1:
-        raise Unreadable("colour", f"{plane.samples} values at every pixel")
-    _check_array((plane.columns, plane.rows, len(stack.slices)), np.dtype(np.float32))
+    if protocol:
+        if plane.samples > 1:
+            raise Unreadable("colour", f"{plane.samples} values at every pixel")
+        _check_array((plane.columns, plane.rows, len(stack.slices)), np.dtype(np.float32))
     try:
         volume = assemble(stack)
     except NotScreenable as error:

@@ -63,14 +63,14 @@ def write(
 
     out.mkdir(parents=True, exist_ok=True)
     figures = draw(out, lookups, paper, headline)
-    texts = {out / f"{table.name}.csv": _csv(table) for table in tables if table.rows}
+    texts = {out / f"{table.name}.csv": csv_text(table) for table in tables if table.rows}
     for table in tables:
         if not table.rows:  # nor may an earlier run's stay
             (out / f"{table.name}.csv").unlink(missing_ok=True)
-    texts[out / "results.json"] = _json(made)
+    texts[out / "results.json"] = json_text(made)
     texts[out / "report.md"] = _markdown(protocol, headline, paragraph, tables, figures)
     if json_file:
-        texts[json_file] = _json(made)
+        texts[json_file] = json_text(made)
     for path, text in texts.items():
         # A path may hold bytes that are no text; JSON and CSV then show them escaped.
         path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
@@ -171,7 +171,7 @@ def _markdown(
     parts = [
         "# The paper's protocol on this data",
         f"**{headline}**",
-        _rows(("Protocol", ""), facts),
+        markdown_table(("Protocol", ""), facts),
         paragraph,
         "Method: Truong et al. 2023. A query is called a duplicate when its score is greater than "
         "the threshold. A rate is followed by its counts and its 95 % bound (Clopper-Pearson), an "
@@ -180,13 +180,14 @@ def _markdown(
         f"{NOTHING} is what could not be computed.",
     ]
     for table in (table for table in tables if table.rows):
-        parts += [f"## {table.title}", table.note, _rows(table.header, table.rows)]
+        parts += [f"## {table.title}", table.note, markdown_table(table.header, table.rows)]
     parts.append("## Figures")
     parts += [f"![{p.stem}]({p.name})" for p in figures if p.suffix == ".png"]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _rows(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Rows of text under a heading."""
     header = tuple(header)
     lines = [header, ("---",) * len(header), *rows]
     return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
@@ -197,7 +198,8 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
 
 
-def _csv(table: Table) -> str:
+def csv_text(table: Table) -> str:
+    """The records of a table that has some."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(table.records[0]), lineterminator="\n")
     writer.writeheader()
@@ -205,5 +207,6 @@ def _csv(table: Table) -> str:
     return text.getvalue()
 
 
-def _json(made: Document) -> str:
+def json_text(made: Document) -> str:
+    """Nothing but JSON: what could not be computed is null, not NaN."""
     return json.dumps(made, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

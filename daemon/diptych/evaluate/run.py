@@ -41,6 +41,7 @@ class Options:
     config: knows the registered models. model: a bundled or registered one (None: the bundled
     default), or ``thumbnail-16``. indexes: None: all that can be had. resume: go on (True), begin
     anew (False), or refuse where something is (None). quick: the seven sets of Algorithm 1 only.
+    retrieval: LABELS.csv; then retrieval is evaluated instead of the protocol.
     """
 
     folder: Path
@@ -54,6 +55,7 @@ class Options:
     known_pairs: Path | None = None
     resume: bool | None = None
     quick: bool = False
+    retrieval: Path | None = None
 
 
 def evaluate(options: Options) -> int:
@@ -64,6 +66,8 @@ def evaluate(options: Options) -> int:
     """
     progress = Progress()
     _check(options)
+    if options.retrieval is not None:
+        return _retrieval(options, options.retrieval, progress)
     indexes = _indexes(options.indexes, progress)
     model = _model(options)
     if model.entry is None:
@@ -176,6 +180,26 @@ def _calibrated(
     name = folder.resolve().name
     progress.say(f"t_opt = {calibration.fit.t_opt:.4f} from {name}")
     return _Calibrated(name, calibration, surveyed)
+
+
+def _retrieval(options: Options, labels: Path, progress: Progress) -> int:
+    """Retrieval by label; what only the protocol knows is refused."""
+    for option, given in (
+        ("--index", options.indexes is not None),
+        ("--calibrate", options.calibrate is not None),
+        ("--known-pairs", options.known_pairs is not None),
+        ("--resume and --restart", options.resume is not None),
+        ("--quick", options.quick),
+    ):
+        if given:
+            raise UsageError(f"with --retrieval the protocol is not run: leave out {option}")
+    from diptych.evaluate import retrieval_run
+
+    _quieten()
+    asked = retrieval_run.Retrieval(
+        options.folder, labels, options.out, _model(options), options.json_file, options.subjects
+    )
+    return retrieval_run.evaluate(asked, progress)
 
 
 def _check(options: Options) -> None:

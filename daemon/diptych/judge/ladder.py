@@ -59,6 +59,9 @@ class Flag(StrEnum):
     """The stacks of the series reached different relations; the largest speaks for it."""
     FEW_SLICES = "few_slices"
     """Judged from fewer informative slices than :data:`FEW`: lower confidence."""
+    MODALITY_DISAGREES = "modality_disagrees"
+    BODY_PART_DISAGREES = "body_part_disagrees"
+    """The neighbours agree on another one (:mod:`diptych.judge.labels`): look at it, no more."""
 
 
 class Verified(StrEnum):

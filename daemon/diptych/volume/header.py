@@ -108,6 +108,7 @@ def instance_header(dataset: Dataset, transfer_syntax: str) -> InstanceHeader:
         StudyInstanceUID=text("StudyInstanceUID"),
         SeriesInstanceUID=text("SeriesInstanceUID"),
         Modality=text("Modality").upper(),
+        BodyPartExamined=text("BodyPartExamined"),
         PatientID=text("PatientID"),
         PatientBirthDate=text("PatientBirthDate"),
         FrameOfReferenceUID=text("FrameOfReferenceUID"),

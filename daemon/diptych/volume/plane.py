@@ -36,6 +36,7 @@ class InstanceHeader:
     StudyInstanceUID: str
     SeriesInstanceUID: str
     Modality: str
+    BodyPartExamined: str
     PatientID: str = field(repr=False)
     PatientBirthDate: str = field(repr=False)
     FrameOfReferenceUID: str
