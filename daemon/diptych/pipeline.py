@@ -34,8 +34,9 @@ from diptych.embed.mask import informative
 from diptych.embed.prepare import digest_slices, prepare
 from diptych.embed.session import Embedder
 from diptych.errors import NotScreenable, Reason
-from diptych.judge import ladder, proxy
+from diptych.judge import ladder, proxy, replay
 from diptych.judge.count import CaseId
+from diptych.judge.definition import BUNDLED
 from diptych.judge.digest import DIGEST_VERSION, case_digest
 from diptych.judge.ladder import Flag, Relation, SliceHit
 from diptych.judge.policy import Policy
@@ -195,7 +196,7 @@ def look_up(
 
 def shipped_policy(model: ModelEntry) -> Policy:
     """The policy that ships, with this model's measured distance."""
-    return Policy(name="bundled", version=1, d_max=model.d_max)
+    return BUNDLED.under(model.d_max)
 
 
 class Pipeline:
@@ -215,7 +216,7 @@ class Pipeline:
         self._store, self._embedder = store, embedder
         self._decoders = DecodeAhead(decoders)
         self.index, self._fingerprint_id = index, fingerprint_id
-        self._policy, self._path_of, self._head_file = policy, path_of, head_file
+        self.policy, self._path_of, self._head_file = policy, path_of, head_file
         with store.read() as connection:
             self._hmac_key = archive.hmac_key(connection)
 
@@ -350,7 +351,7 @@ class Pipeline:
             self._embedder.embed,
             self.index,
             known,
-            self._policy,
+            self.policy,
             stages,
         )
         evidence, judgement = found.evidence, found.judgement
@@ -372,7 +373,7 @@ class Pipeline:
             c1=counts.c1 if counts else None,
             c3=counts.c3 if counts else None,
             count_mode=COUNT_MODE,
-            threshold=self._policy.threshold,
+            threshold=self.policy.threshold,
             flags=tuple(sorted(flags)),
             matched=matched,
             search=found.how,
@@ -382,7 +383,7 @@ class Pipeline:
             detail=judgement.reason,
             model=self._embedder.model.name,
             fingerprint=self._embedder.fingerprint,
-            policy=self._policy.label,
+            policy=self.policy.label,
             watermark=known.watermark,
             digests=digests,
             proxy=ready.proxy,
@@ -390,7 +391,7 @@ class Pipeline:
             if found.reused
             else verdicts.Nodes(digests=ready.slice_digests, vectors=found.vectors),
             candidates=_candidates(evidence),
-            evidence=_evidence(evidence, judgement),
+            evidence=replay.written(evidence, judgement),
         )
 
     def _digests(self, stack: Stack) -> verdicts.Digests:
@@ -484,20 +485,6 @@ def _candidates(evidence: ladder.Evidence) -> list[verdicts.Candidate]:
     if evidence.digest_match is not None and not any(c.exact for c in found):
         found.append(verdicts.Candidate(evidence.digest_match, 0, 0, True))
     return found
-
-
-def _evidence(evidence: ladder.Evidence, judgement: ladder.Judgement) -> dict[str, object]:
-    """Everything needed to judge again under another policy, without pixels."""
-    return {
-        "cases": [hit.case for hit in evidence.slices],
-        "digest_match": evidence.digest_match,
-        "distances": [
-            round(hit.distance, 6) if np.isfinite(hit.distance) else None for hit in evidence.slices
-        ],
-        "same_study": sorted(evidence.same_study),
-        "verified": judgement.verification.verified,
-        "verified_reason": judgement.verification.reason,
-    }
 
 
 def _without_a_stack(decoded: Decoded) -> verdicts.CaseVerdict:

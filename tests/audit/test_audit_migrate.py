@@ -20,7 +20,7 @@ from diptych.errors import ConfigError, StoreError
 NEXT = '''"""A later schema."""
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+revision, down_revision, branch_labels, depends_on = "9000", "{newest}", None, None
 def upgrade():
     op.create_table("later", sa.Column("id", sa.Integer(), primary_key=True))
     {more}
@@ -44,7 +44,8 @@ def later(tmp_path, monkeypatch):
     def make(more: str = "pass") -> None:
         folder = tmp_path / "sql"
         shutil.copytree(migrate.scripts_folder(), folder)
-        (folder / "versions" / "0002_later.py").write_text(NEXT.format(more=more))
+        text = NEXT.format(more=more, newest=migrate.newest_revision())
+        (folder / "versions" / "9000_later.py").write_text(text)
         monkeypatch.setattr(migrate, "scripts_folder", lambda: folder)
 
     return make
@@ -84,18 +85,32 @@ def test_a_fresh_database_needs_no_backup_and_gets_its_key_once(tmp_path):
 
 
 def test_an_older_schema_is_backed_up_and_then_migrated(filled, later):
-    before = dump(filled.database)
+    before, shipped = dump(filled.database), migrate.newest_revision()
     later()
-    with pytest.raises(ConfigError, match="needs 0002"):
+    with pytest.raises(ConfigError, match="needs 9000"):
         migrate.check(filled.store)
     backup = migrate.upgrade(filled.store)
     assert backup is not None
-    assert Path(backup).name.startswith("diptych.sqlite3.before-0001.")
+    assert Path(backup).name.startswith(f"diptych.sqlite3.before-{shipped}.")
     assert dump(Path(backup)) == before
     assert filled.value("SELECT count(*) FROM later") == 0
-    assert migrate.current_revision(filled.store) == "0002"
+    assert migrate.current_revision(filled.store) == "9000"
     assert filled.verify() == ()
     assert migrate.upgrade(filled.store) is None
+
+
+def test_an_archive_of_the_first_schema_gets_the_table_of_what_was_judged_again(filled):
+    filled.tamper("UPDATE alembic_version SET version_num = '0001'")
+    with closing(sqlite3.connect(filled.database)) as connection:
+        connection.execute("DROP TABLE reverdict")
+    before = dump(filled.database)
+    assert migrate.upgrade(filled.store) is not None
+    assert set(before) <= {
+        *dump(filled.database),
+        "INSERT INTO \"alembic_version\" VALUES('0001');",
+    }
+    assert filled.value("SELECT count(*) FROM reverdict") == 0
+    assert filled.verify() == ()
 
 
 def test_a_migration_that_fails_leaves_the_database_as_it_was(filled, later):
