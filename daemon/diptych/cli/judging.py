@@ -148,7 +148,7 @@ def policy_use(name: PolicyArgument, data: DataOption = None, config: ConfigOpti
         if not definition.follows_model:
             typer.echo(
                 f"it has its own d_max, {definition.numbers.d_max}, and keeps it when the model "
-                f"is switched; the model's is{_of_model(chosen, store) or ' not known'}"
+                f"is switched; without it the model's counts{_of_model(chosen, store)}"
             )
         typer.echo(
             "earlier verdicts stay; `diptych reverdict --since TIME` judges them again from their "
