@@ -38,7 +38,7 @@ class Archive:
         self.fingerprint_id = archive.fingerprint_id(
             self.store, embedder.fingerprint, embedder.model.name, embedder.dimension
         )
-        self.policy = Policy("bundled", 1, embedder.model.d_max)
+        self.policy = Policy("bundled", 2, embedder.model.d_max)
         self.pipeline = Pipeline(
             self.store,
             decoders,

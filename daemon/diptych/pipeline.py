@@ -34,8 +34,9 @@ from diptych.embed.mask import informative
 from diptych.embed.prepare import digest_slices, prepare
 from diptych.embed.session import Embedder
 from diptych.errors import NotScreenable, Reason, StoreError
-from diptych.judge import ladder, proxy
+from diptych.judge import ladder, proxy, replay
 from diptych.judge.count import CaseId
+from diptych.judge.definition import BUNDLED
 from diptych.judge.digest import DIGEST_VERSION, case_digest
 from diptych.judge.ladder import Flag, Relation, SliceHit
 from diptych.judge.policy import SURE, Policy
@@ -207,9 +208,9 @@ def _checks(
 ) -> tuple[Check, ...]:
     """The candidates aligned in 3D, until one is beyond doubt."""
     checks: list[Check] = []
-    ours = None
-    for case in ladder.to_verify(evidence, policy):
-        ours = ours or proxy.decode(ready.proxy[1])
+    wanted = ladder.to_verify(evidence, policy)
+    ours = _proxy(ready.proxy[1]) if wanted else None
+    for case in wanted:
         checks.append(verify(case, ours, _proxy(known.proxy_of(case))))
         if checks[-1].correlation >= SURE and ladder.confirms(checks[-1], policy):
             break
@@ -227,7 +228,7 @@ def _proxy(content: bytes | None) -> proxy.Proxy | None:
 
 def shipped_policy(model: ModelEntry) -> Policy:
     """The policy that ships, with this model's measured distance."""
-    return Policy(name="bundled", version=2, d_max=model.d_max)
+    return BUNDLED.under(model.d_max)
 
 
 class Pipeline:
@@ -247,7 +248,7 @@ class Pipeline:
         self._store, self._embedder = store, embedder
         self._decoders = DecodeAhead(decoders)
         self.index, self._fingerprint_id = index, fingerprint_id
-        self._policy, self._path_of, self._head_file = policy, path_of, head_file
+        self.policy, self._path_of, self._head_file = policy, path_of, head_file
         with store.read() as connection:
             self._hmac_key = archive.hmac_key(connection)
 
@@ -383,7 +384,7 @@ class Pipeline:
             self._embedder.embed,
             self.index,
             known,
-            self._policy,
+            self.policy,
             stages,
         )
         evidence, judgement = found.evidence, found.judgement
@@ -413,7 +414,7 @@ class Pipeline:
             c1=counts.c1 if counts else None,
             c3=counts.c3 if counts else None,
             count_mode=COUNT_MODE,
-            threshold=self._policy.threshold,
+            threshold=self.policy.threshold,
             flags=tuple(sorted(flags)),
             matched=matched,
             search=found.how,
@@ -423,7 +424,7 @@ class Pipeline:
             detail=judgement.reason,
             model=self._embedder.model.name,
             fingerprint=self._embedder.fingerprint,
-            policy=self._policy.label,
+            policy=self.policy.label,
             watermark=known.watermark,
             digests=digests,
             proxy=ready.proxy,
@@ -431,7 +432,7 @@ class Pipeline:
             if found.reused
             else verdicts.Nodes(digests=ready.slice_digests, vectors=found.vectors),
             candidates=_candidates(evidence),
-            evidence=_evidence(evidence, judgement)
+            evidence=replay.written(evidence, judgement)
             | {f"{label}_disagrees": asdict(each) for label, each in disagreeing.items()},
         )
 
@@ -537,21 +538,6 @@ def _candidates(evidence: ladder.Evidence) -> list[verdicts.Candidate]:
     if evidence.digest_match is not None and not any(c.exact for c in found):
         found.append(verdicts.Candidate(evidence.digest_match, 0, 0, True))
     return found
-
-
-def _evidence(evidence: ladder.Evidence, judgement: ladder.Judgement) -> dict[str, object]:
-    """Everything needed to judge again under another policy, without pixels."""
-    return {
-        "cases": [hit.case for hit in evidence.slices],
-        "digest_match": evidence.digest_match,
-        "distances": [
-            round(hit.distance, 6) if np.isfinite(hit.distance) else None for hit in evidence.slices
-        ],
-        "same_study": sorted(evidence.same_study),
-        "verified": judgement.verification.verified,
-        "verified_reason": judgement.verification.reason,
-        "checks": [asdict(check) for check in evidence.checks],
-    }
 
 
 def _without_a_stack(decoded: Decoded) -> verdicts.CaseVerdict:

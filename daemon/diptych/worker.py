@@ -14,15 +14,17 @@ from pathlib import Path
 
 from sqlalchemy.exc import DataError, IntegrityError
 
-from diptych import jobs
+from diptych import jobs, policies
 from diptych import log as logs
 from diptych.active import model_in_use
-from diptych.audit import archive, counters, indexing, models, policies, work
+from diptych.audit import archive, counters, indexing, models, work
 from diptych.audit.store import Store
 from diptych.config import Config
 from diptych.embed.session import Embedder
 from diptych.errors import DiptychError, IndexCorrupt, StoreError
-from diptych.pipeline import Pipeline, shipped_policy
+from diptych.judge.definition import Definition
+from diptych.judge.policy import Policy
+from diptych.pipeline import Pipeline
 from diptych.receive.spool import Spool
 from diptych.search import snapshot
 from diptych.search.archive import SearchIndex
@@ -58,6 +60,7 @@ def main(config: Config, name: str, started: Connection) -> None:
             store,
             lambda: rebuild(config, store, embedder, fingerprint_id),
             config.index_folder,
+            embedder.model.d_max,
         )
         index = open_index(config, store, embedder, fingerprint_id)
     except StoreError as error:
@@ -67,9 +70,7 @@ def main(config: Config, name: str, started: Connection) -> None:
     except DiptychError as error:
         started.send(str(error))
         return
-    policy = shipped_policy(embedder.model)
     with store.write() as connection:
-        policies.register(connection, policy.label, policy.canonical_json())
         said = f"{embedder.model.name} {embedder.fingerprint} {embedder.provider}"
         counters.set_gauge(connection, "model_info", 1, said)
         counters.set_gauge(connection, "diptych_index_vectors", len(index))
@@ -94,7 +95,7 @@ def main(config: Config, name: str, started: Connection) -> None:
             embedder,
             index,
             fingerprint_id,
-            policy,
+            notes.policy,
             spool.path,
             config.data / "audit-heads.jsonl",
         )
@@ -167,20 +168,29 @@ def _threads(config: Config) -> int:
 
 
 class _Notes:
-    """What commands asked of the index owner: a rebuild, or to let go of forgotten vectors.
+    """What commands asked of the worker: a rebuild, to let go of forgotten vectors, or another
+    policy to judge by.
 
-    Looked at between two series, by the thread that adds to the index.
+    Looked at between two series, by the thread that judges and adds to the index.
     """
 
-    def __init__(self, store: Store, build: Callable[[], SearchIndex], folder: Path) -> None:
-        self._store, self._build, self._folder = store, build, folder
+    def __init__(
+        self, store: Store, build: Callable[[], SearchIndex], folder: Path, d_max: float
+    ) -> None:
+        self._store, self._build, self._folder, self._d_max = store, build, folder, d_max
         self._seen = self._read()
         self._read_at = time.monotonic()
+        self._chosen = self._read_policy()
+        self.policy = self._resolve(self._chosen)
 
     def heed(self, pipeline: Pipeline) -> None:
         if time.monotonic() - self._read_at < NOTES_SECONDS:
             return
         self._read_at = time.monotonic()
+        chosen = self._read_policy()
+        if chosen != self._chosen:
+            self.policy = pipeline.policy = self._resolve(chosen)
+            self._chosen = chosen
         seen = self._read()
         if seen != self._seen:
             # Forgetting is rare: a fresh build also gives the memory of removed vectors back.
@@ -196,6 +206,17 @@ class _Notes:
         with self._store.read() as connection:
             chosen = models.in_use(connection)
         return chosen is not None and chosen.fingerprint != fingerprint
+
+    def _read_policy(self) -> Definition:
+        with self._store.read() as connection:
+            return policies.in_use(connection)
+
+    def _resolve(self, chosen: Definition) -> Policy:
+        policy = policies.resolve(self._store, chosen, self._d_max)
+        log.info("judging by policy %s, d_max %.4f", policy.label, policy.d_max)
+        if policy.d_max != self._d_max:
+            log.warning("the policy has its own d_max; that of the model is %.4f", self._d_max)
+        return policy
 
     def _read(self) -> tuple[int, int]:
         with self._store.read() as connection:

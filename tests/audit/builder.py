@@ -30,7 +30,7 @@ from diptych.audit.store import Store
 DIMENSION = 8
 MODEL = "test-model"
 FINGERPRINT = hashlib.sha256(b"test fingerprint").hexdigest()
-POLICY = "bundled/1"
+POLICY = "bundled/2"
 AT_ONCE = work.Quiet(0, 0, 3600)
 SYNTAX = "1.2.840.10008.1.2.1"
 CT = "1.2.840.10008.5.1.4.1.1.2"

@@ -44,8 +44,8 @@ def later(tmp_path, monkeypatch):
     def make(more: str = "pass") -> None:
         folder = tmp_path / "sql"
         shutil.copytree(migrate.scripts_folder(), folder)
-        newest = migrate.newest_revision()
-        (folder / "versions" / "9000_later.py").write_text(NEXT.format(more=more, newest=newest))
+        text = NEXT.format(more=more, newest=migrate.newest_revision())
+        (folder / "versions" / "9000_later.py").write_text(text)
         monkeypatch.setattr(migrate, "scripts_folder", lambda: folder)
 
     return make
@@ -85,18 +85,32 @@ def test_a_fresh_database_needs_no_backup_and_gets_its_key_once(tmp_path):
 
 
 def test_an_older_schema_is_backed_up_and_then_migrated(filled, later):
-    before, current = dump(filled.database), migrate.newest_revision()
+    before, shipped = dump(filled.database), migrate.newest_revision()
     later()
     with pytest.raises(ConfigError, match="needs 9000"):
         migrate.check(filled.store)
     backup = migrate.upgrade(filled.store)
     assert backup is not None
-    assert Path(backup).name.startswith(f"diptych.sqlite3.before-{current}.")
+    assert Path(backup).name.startswith(f"diptych.sqlite3.before-{shipped}.")
     assert dump(Path(backup)) == before
     assert filled.value("SELECT count(*) FROM later") == 0
     assert migrate.current_revision(filled.store) == "9000"
     assert filled.verify() == ()
     assert migrate.upgrade(filled.store) is None
+
+
+def test_an_archive_of_the_second_schema_gets_the_table_of_what_was_judged_again(filled):
+    filled.tamper("UPDATE alembic_version SET version_num = '0002'")
+    with closing(sqlite3.connect(filled.database)) as connection:
+        connection.execute("DROP TABLE reverdict")
+    before = dump(filled.database)
+    assert migrate.upgrade(filled.store) is not None
+    assert set(before) <= {
+        *dump(filled.database),
+        "INSERT INTO \"alembic_version\" VALUES('0002');",
+    }
+    assert filled.value("SELECT count(*) FROM reverdict") == 0
+    assert filled.verify() == ()
 
 
 def test_a_migration_that_fails_leaves_the_database_as_it_was(filled, later):

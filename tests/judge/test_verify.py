@@ -174,6 +174,13 @@ def test_what_holds_nothing_cannot_be_verified_and_says_why():
     assert verify(1, tiny, THEIRS).impossible is Impossible.TOO_SMALL
 
 
+def test_a_small_box_on_the_grid_of_a_large_body_says_too_little():
+    large = kept(body(7, "chest", (60, 160, 160)), pitch=6.0)
+    small = kept(body(8, "head", (12, 40, 40))[:, 8:32, 8:32], pitch=3.0)
+    for check in (verify(1, small, large), verify(1, large, small)):
+        assert check.impossible is Impossible.TOO_SMALL
+
+
 def test_it_is_the_same_every_time():
     turned = kept(ndimage.rotate(ABDOMEN, 7, axes=(1, 2), reshape=False, order=1))
     assert verify(1, turned, THEIRS) == verify(1, turned, THEIRS)

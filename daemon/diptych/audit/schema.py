@@ -350,6 +350,24 @@ verdict = Table(
     ),
 )
 
+reverdict = Table(
+    "reverdict",
+    metadata,
+    Column("id", ForeignKey("event.seq"), primary_key=True, autoincrement=False),
+    Column("verdict_id", ForeignKey("verdict.id"), nullable=False, index=True),
+    Column("relation", String(16), nullable=False),
+    Column("flags", Text, nullable=False),
+    Column("matched_case_id", BigInteger),
+    Column("threshold", Float, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("policy", String(64), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    comment=(
+        "What a verdict's stored evidence says under another policy, where that differs. The "
+        "newest of a verdict is the current one; id: the seq of the event that says the same."
+    ),
+)
+
 match = Table(
     "match",
     metadata,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, and_, func, insert, select, true, update
 
 from diptych import faults, metrics
-from diptych.audit import archive, chain, counters, schema, work
+from diptych.audit import archive, chain, counters, reverdicts, schema, work
 from diptych.audit.schema import case, embedding, evidence, fingerprint, match, node, verdict
 from diptych.audit.store import Store, now
 from diptych.errors import Reason, StoreError
@@ -457,17 +457,20 @@ def _count(connection: Connection, judged: Judged) -> None:
 def current(
     connection: Connection, relation: str | None = None, since: int | None = None
 ) -> Sequence[Row[Any]]:
-    """One row per judged series: the principal verdict of its newest revision, oldest first.
+    """One row per judged series: the principal verdict of its newest revision, oldest first; where
+    it was judged again from its evidence, what it says since.
 
     ``since``: UTC microseconds. The rows also hold the series' ``resends``.
     """
+    columns = {column.name: column for column in reverdicts.as_it_stands()}
     newest = (
         select(verdict.c.series_id, func.max(verdict.c.revision).label("revision"))
         .group_by(verdict.c.series_id)
         .subquery()
     )
     statement = (
-        select(verdict, schema.series.c.resends)
+        select(*columns.values(), schema.series.c.resends)
+        .select_from(reverdicts.joined())
         .join(
             newest,
             and_(
@@ -480,7 +483,7 @@ def current(
         .order_by(verdict.c.id)
     )
     if relation is not None:
-        statement = statement.where(verdict.c.relation == relation)
+        statement = statement.where(columns["relation"] == relation)
     if since is not None:
-        statement = statement.where(verdict.c.created_at >= since)
+        statement = statement.where(columns["created_at"] >= since)
     return connection.execute(statement).all()

@@ -20,8 +20,19 @@ from typing import Any
 from sqlalchemy import Boolean, Connection, Row, Table, select, type_coerce
 from sqlalchemy.types import NullType
 
-from diptych.audit import chain, models, schema
-from diptych.audit.schema import case, digest, event, evidence, match, policy, revision, verdict
+from diptych.audit import chain, models, policies, reverdicts, schema
+from diptych.audit.policies import Use
+from diptych.audit.schema import (
+    case,
+    digest,
+    event,
+    evidence,
+    match,
+    policy,
+    reverdict,
+    revision,
+    verdict,
+)
 from diptych.audit.verdicts import COMMITTED, evidence_hash, payload
 
 
@@ -39,13 +50,15 @@ class Verified:
 @dataclass
 class _Said:
     """What the events say that are no verdicts. ``forgotten``: verdict id → its lost commitments;
-    ``resends``: series id → how many; ``policies``: sha256 → name."""
+    ``resends``: series id → how many; ``policies``: sha256 → name; ``used``: event → the policy it
+    puts in use."""
 
     forgotten: dict[int, set[str]] = field(default_factory=dict)
     cases: set[int] = field(default_factory=set)
     series: set[int] = field(default_factory=set)
     resends: Counter[int] = field(default_factory=Counter)
     policies: dict[str, str] = field(default_factory=dict)
+    used: dict[int, Use] = field(default_factory=dict)
 
 
 def verify(connection: Connection, head_file: Path) -> Verified:
@@ -69,13 +82,17 @@ def _verify(connection: Connection, head_file: Path) -> Verified:
     for row in connection.execute(statement):
         verdicts += 1
         problems += _compare(connection, row, said.forgotten.get(row.id, set()))
+    problems += _reverdicts(connection)
     problems += _missing(connection, said)
     return Verified(tuple(problems), events, verdicts, head)
 
 
 def _read(connection: Connection, said: _Said) -> Iterator[str]:
     """Take in every event that is no verdict."""
-    statement = select(event.c.seq, event.c.kind, event.c.payload).where(event.c.kind != "verdict")
+    of_rows = ("verdict", reverdicts.EVENT)
+    statement = select(event.c.seq, event.c.kind, event.c.payload).where(
+        event.c.kind.not_in(of_rows)
+    )
     for row in connection.execute(statement.order_by(event.c.seq)):
         try:
             read = json.loads(row.payload)
@@ -87,8 +104,10 @@ def _read(connection: Connection, said: _Said) -> Iterator[str]:
                 said.series.add(read["series"])
             elif row.kind == "resend":
                 said.resends[read["series"]] += 1
-            elif row.kind == "policy":
+            elif row.kind == policies.ROW:
                 said.policies[read["sha256"]] = read["name"]
+            elif row.kind == policies.USE:
+                said.used[row.seq] = policies.read(row.payload)
             elif row.kind in models.EVENTS:
                 models.read(row.payload)
             else:
@@ -168,6 +187,34 @@ def _policies(connection: Connection, said: _Said) -> Iterator[str]:
             yield f"policy {row.name}: is not what was registered"
     for sha256 in sorted(said.policies.keys() - {row.sha256 for row in rows}):
         yield f"policy {said.policies[sha256]}: its row is gone"
+    for seq, use in said.used.items():
+        if said.policies.get(use.sha256) != use.label:
+            yield f"event {seq}: policy {use.label} was put in use and never registered"
+
+
+def _reverdicts(connection: Connection) -> Iterator[str]:
+    """What was judged again: each row against its event, and each event against its row."""
+    statement = (
+        select(*_untyped(reverdict), *_EVENT, verdict.c.id.label("first"))
+        .outerjoin_from(reverdict, event, event.c.seq == reverdict.c.id)
+        .outerjoin(verdict, verdict.c.id == reverdict.c.verdict_id)
+        .order_by(reverdict.c.id)
+    )
+    for row in connection.execute(statement):
+        name = f"reverdict {row.id}"
+        if row.event_kind != reverdicts.EVENT:
+            yield f"{name}: no event says so"
+            continue
+        values = _values(reverdict, row)
+        if chain.canonical({key: values[key] for key in reverdicts.SAID}) != row.event_payload:
+            yield f"{name}: is not what was decided"
+        if row.first is None:
+            yield f"{name}: there is no verdict {row.verdict_id}"
+    has_row = select(reverdict.c.id).where(reverdict.c.id == event.c.seq).exists()
+    for seq in connection.execute(
+        select(event.c.seq).where(event.c.kind == reverdicts.EVENT, ~has_row).order_by(event.c.seq)
+    ).scalars():
+        yield f"reverdict {seq}: its row is gone"
 
 
 def _missing(connection: Connection, said: _Said) -> Iterator[str]:

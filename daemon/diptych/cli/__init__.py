@@ -14,7 +14,16 @@ from typing import Annotated
 import typer
 
 from diptych import __version__
-from diptych.cli import archive, configuration, evaluating, model, node, similar
+from diptych.cli import (
+    archive,
+    calibrating,
+    configuration,
+    evaluating,
+    judging,
+    model,
+    node,
+    similar,
+)
 
 app = typer.Typer(
     help="A DICOM node that finds the scans you already have.",
@@ -42,9 +51,12 @@ app.command()(node.demo)
 app.command()(evaluating.evaluate)
 app.command("verdicts")(archive.list_verdicts)
 app.command()(similar.similar)
+app.command("calibrate")(calibrating.run_calibrate)
+app.command("reverdict")(judging.run_reverdict)
 app.command()(archive.forget)
 app.command("doctor")(node.run_doctor)
 app.add_typer(archive.audit_app, name="audit")
 app.add_typer(archive.index_app, name="index")
 app.add_typer(model.app, name="model")
+app.add_typer(judging.policy_app, name="policy")
 app.add_typer(configuration.app, name="config")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
 
@@ -13,7 +12,7 @@ from diptych import reports
 from diptych.audit import forget as forgetting
 from diptych.audit import indexing, verdicts
 from diptych.audit import verify as verifying
-from diptych.cli.common import ConfigOption, DataOption, in_words, load, open_store
+from diptych.cli.common import ConfigOption, DataOption, in_words, load, moment, open_store
 from diptych.judge.ladder import Relation
 
 # SQLite's and PostgreSQL's largest integer.
@@ -53,11 +52,11 @@ def list_verdicts(
     ] = None,
 ) -> None:
     """List the series: the current verdict of each one's newest revision."""
-    moment = _moment(since)
+    start = moment("--since", since)
     with in_words():
         store = open_store(load(data, config))
         with store.read() as connection:
-            found = verdicts.current(connection, relation, moment)
+            found = verdicts.current(connection, relation, start)
         rows = [reports.series_row(row) for row in found]
         if format_ is Format.JSON:
             print(json.dumps(rows, indent=1))  # noqa: T201 - the result
@@ -148,19 +147,3 @@ def forget(
             f"case {case}: forgotten; {len(gone.locators)} files, {len(gone.keys)} vectors, "
             f"identifiers of {len(gone.verdicts)} verdicts removed"
         )
-
-
-def _moment(text: str | None) -> int | None:
-    """UTC microseconds of an ISO time or an age."""
-    if text is None:
-        return None
-    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-    try:
-        if text[-1:] in units and text[:-1].replace(".", "", 1).isdigit():
-            moment = datetime.now(UTC) - timedelta(**{units[text[-1]]: float(text[:-1])})
-        else:
-            moment = datetime.fromisoformat(text)
-            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return int(moment.timestamp() * 1_000_000)
-    except (ValueError, OverflowError) as error:
-        raise typer.BadParameter(f"--since {text!r}: neither an ISO time nor an age") from error

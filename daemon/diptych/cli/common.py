@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -60,6 +61,22 @@ def open_store_if_any(config: Config) -> Store | None:
     if not config.database.url and not (config.data / "diptych.sqlite3").exists():
         return None
     return open_store(config)
+
+
+def moment(option: str, text: str | None) -> int | None:
+    """UTC microseconds of an ISO time or an age."""
+    if text is None:
+        return None
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    try:
+        if text[-1:] in units and text[:-1].replace(".", "", 1).isdigit():
+            found = datetime.now(UTC) - timedelta(**{units[text[-1]]: float(text[:-1])})
+        else:
+            found = datetime.fromisoformat(text)
+            found = found if found.tzinfo else found.replace(tzinfo=UTC)
+        return int(found.timestamp() * 1_000_000)
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(f"{option} {text!r}: neither an ISO time nor an age") from error
 
 
 @contextmanager

@@ -257,7 +257,7 @@ class Run:
     def _made(self, reading: Reading, transform: Transform, case: str) -> _Query:
         """One copy of a case, ready to be embedded."""
         volume = transformed(reading.volume, transform, case)
-        digest = reading.digest if transform == DUPLICATE else _digest(volume)
+        digest = reading.digest if transform == DUPLICATE else digest_of(volume)
         began = time.perf_counter()
         size = self._plan.model.input_size
         if self._entry is None:
@@ -292,7 +292,7 @@ def _judged(
     )
 
 
-def _digest(volume: Volume) -> bytes | None:
+def digest_of(volume: Volume) -> bytes | None:
     """As the decoder's and the judge's: constant planes are no evidence."""
     return None if all(volume.constant) else case_digest(volume.digests)
 

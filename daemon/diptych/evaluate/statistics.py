@@ -54,6 +54,14 @@ def rate(hits: int, of: int) -> Estimate:
     return Estimate(hits / of, low, high, (hits, of))
 
 
+def at_most(hits: int, of: int) -> float:
+    """The exact (Clopper-Pearson) upper bound of a rate, one-sided at 95 %: 0 of 444 is at most
+    0.0067. ValueError without a trial."""
+    return float(
+        binomtest(hits, of, alternative="less").proportion_ci(CONFIDENCE, method="exact").high
+    )
+
+
 @dataclass(frozen=True)
 class Stages:
     """The counts of one query set at one threshold, and the two stages' rates (section III-B).

@@ -24,7 +24,9 @@ DECIDING = (1, 2)
 """Bands: the finest holds noise and interpolation's traces, the coarsest what people share."""
 SPREAD = 0.1
 """Added to each band's own error, so that no band speaks alone."""
-LEAST_BLOCKS = 16
+LEAST_BLOCKS = 400
+"""Of the first deciding band in the overlap. A hippocampus beside a chest, on the chest's grid, is
+a few dozen blocks, and those agree with somewhere by chance."""
 BLURRY = 1.9
 """Voxels of blur from which the sides are aligned again at one sharpness."""
 CENTRE = 0.25
@@ -92,9 +94,9 @@ class Check:
         return common / self.ours.of, common / self.theirs.of
 
 
-def verify(case: CaseId, ours: Proxy, theirs: Proxy | None) -> Check:
+def verify(case: CaseId, ours: Proxy | None, theirs: Proxy | None) -> Check:
     """Align the candidate's proxy with ours and compare them."""
-    if theirs is None:
+    if ours is None or theirs is None:
         return Check(case, Impossible.NO_PROXY)
     ready = pictures(ours, theirs)
     if ready is None:
@@ -107,6 +109,8 @@ def verify(case: CaseId, ours: Proxy, theirs: Proxy | None) -> Check:
         found = compare(*ready, alignment)
     if alignment is None or found is None:
         return Check(case, Impossible.NO_OVERLAP)
+    if found.bands[DECIDING[0]].n < LEAST_BLOCKS:
+        return Check(case, Impossible.TOO_SMALL)
     step = ready[0].spacing_mm
     correlation, error, inverted = corrected(found)
     intervals = common_slices(ours, theirs, alignment, step)
@@ -134,7 +138,7 @@ def corrected(found: Comparison) -> tuple[float, float, bool]:
     values, weights = [], []
     for b in DECIDING:
         band = found.bands[b]
-        if band.n < LEAST_BLOCKS or band.ours <= 0 or band.theirs <= 0:
+        if band.ours <= 0 or band.theirs <= 0:
             continue
         ours, theirs = found.signals[b]
         gain = band.ours * band.theirs / max(ours * theirs, 1e-3 * band.ours * band.theirs)

@@ -1,0 +1,1 @@
+"""How often the archive would call strangers copies: leave-one-case-out, on its own cases."""

@@ -1,0 +1,198 @@
+"""The figures in words, and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from diptych.calibration.figures import Figures, Rate, Row, named
+from diptych.judge.policy import Policy
+
+NAMED = 20
+"""Cases and pairs named in the text; JSON has all."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What was asked, and by what. planned: cases to be asked; interrupted: fewer were."""
+
+    date: str
+    version: str
+    cases: int
+    planned: int
+    seed: int | None
+    model: str
+    fingerprint: str
+    policy: Policy
+    search: str
+    interrupted: bool
+
+
+def said(figures: Figures, setting: Setting) -> Iterator[str | Table]:
+    """Line by line."""
+    policy, drawn = setting.policy, "all of them"
+    if setting.seed is not None:
+        drawn = f"{setting.planned} drawn at random (seed {setting.seed})"
+    yield (
+        f"{setting.cases} cases under {setting.model} ({setting.fingerprint[:12]}), {drawn}; "
+        f"policy {policy.label}, d_max {policy.d_max:.4f}, threshold {policy.threshold}; "
+        f"{setting.search} search; {setting.date}"
+    )
+    if setting.interrupted:
+        yield f"interrupted: {figures.asked} of {setting.planned}, in random order, are counted"
+    yield (
+        "False alarms: a case looked up as if it were new, without its series, its patient and its "
+        "known copies, and called exact, near-duplicate or partial all the same."
+    )
+    yield _table(figures)
+    for count, why in (
+        (figures.alone, "without any stranger here (one patient, or copies of each other)"),
+        (figures.blank, "without an informative slice"),
+    ):
+        if count:
+            yield f"{count} not counted: {why}"
+    if figures.doubtful:
+        yield (
+            f"{figures.doubtful} cases have copies by verdicts that rest on their slices, which "
+            f"were believed; if all of these are wrong, clean: {rate(figures.doubted)}"
+        )
+    for why, cases in figures.gone.items():
+        yield f"{len(cases)} cases could not be transformed ({why}): {_list(cases)}"
+    yield from _alarms(figures)
+    yield from _threshold(figures)
+
+
+def rate(found: Rate) -> str:
+    """ "0 of 444: at most 0.7 %"."""
+    if found.bound is None:
+        return "nobody"
+    return f"{found.alarms} of {found.of}: at most {100 * found.bound:.1f} %"
+
+
+def document(figures: Figures, setting: Setting) -> dict[str, Any]:
+    """Everything, for machines. Rates are fractions; bounds one-sided at 95 %."""
+    policy, fitted = setting.policy, figures.threshold
+    return {
+        "date": setting.date,
+        "diptych": setting.version,
+        "cases": setting.cases,
+        "planned": setting.planned,
+        "asked": figures.asked,
+        "seed": setting.seed,
+        "interrupted": setting.interrupted,
+        "model": setting.model,
+        "fingerprint": setting.fingerprint,
+        "policy": {"label": policy.label, **_values(policy)},
+        "search": setting.search,
+        "without_strangers": figures.alone,
+        "without_informative_slices": figures.blank,
+        "false_alarms": {
+            "clean": _row(figures.clean),
+            "clean_if_slice_verdicts_are_wrong": _rate(figures.doubted),
+            "cases_with_slice_verdicts": figures.doubtful,
+            "transformed": {row.name: _row(row) for row in figures.transformed},
+            "any_transform": _row(figures.any_transform) if figures.any_transform else None,
+        },
+        "not_transformed": figures.gone,
+        "alarms": [
+            {
+                "case_id": null.case_id,
+                "called_a_copy_of": null.alarm,
+                "query": named(null.transform),
+                "relation": null.relation,
+                "detail": null.detail,
+            }
+            for null in figures.alarms
+        ],
+        "copies_found": {
+            named(transform): {"found": found, "of": of} for transform, found, of in figures.found
+        },
+        "algorithm_1": None
+        if fitted is None
+        else {
+            "t_opt": fitted.fit.t_opt,
+            "same_until": fitted.fit.until,
+            "sets": {named(transform): copies for transform, copies in fitted.sets},
+            "strangers": fitted.strangers,
+            "thresholds": list(fitted.fit.thresholds),
+            "sensitivity": list(fitted.fit.sensitivity),
+            "specificity": list(fitted.fit.specificity),
+            "at_the_policy": {
+                "threshold": fitted.policy,
+                "sensitivity": fitted.sensitivity,
+                "specificity": fitted.specificity,
+            },
+        },
+    }
+
+
+def _table(figures: Figures) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    modalities = list(figures.clean.modalities)
+    for heading in ("query", "all", *modalities):
+        table.add_column(heading, no_wrap=True)
+    found = {named(transform): f"{hits} of {of}" for transform, hits, of in figures.found}
+    if found:
+        table.add_column("copies found", no_wrap=True)
+    rows = [figures.clean, *figures.transformed]
+    rows += [figures.any_transform] if figures.any_transform else []
+    for row in rows:
+        cells = [rate(row.everybody), *(rate(row.modalities[each]) for each in modalities)]
+        name = "duplicate" if row is figures.clean else row.name
+        table.add_row(row.name, *cells, *([found.get(name, "")] if found else []))
+    return table
+
+
+def _alarms(figures: Figures) -> Iterator[str]:
+    if not figures.alarms:
+        return
+    yield (
+        "Behind these: pairs that may be real copies which nobody had found. Look at both series "
+        "(`diptych verdicts --format json` names them) before the policy is blamed:"
+    )
+    for null in figures.alarms[:NAMED]:
+        yield (
+            f"  case {null.case_id} → case {null.alarm}, {named(null.transform)}: {null.relation}, "
+            f"{null.detail}"
+        )
+    if len(figures.alarms) > NAMED:
+        yield f"  and {len(figures.alarms) - NAMED} more: --json has all"
+
+
+def _threshold(figures: Figures) -> Iterator[str]:
+    fitted = figures.threshold
+    if fitted is None:
+        yield "Algorithm 1: no threshold, for want of strangers or of copies (kept pixels)."
+        return
+    fit = fitted.fit
+    best = fit.thresholds.index(fit.t_opt)
+    until = f", the same below {fit.until:.4f}" if fit.until is not None else ""
+    yield (
+        f"Algorithm 1 on c(3) over informative slices, {len(fitted.sets)} sets of copies "
+        f"({sum(copies for _, copies in fitted.sets)}) against {fitted.strangers} strangers: t_opt "
+        f"{fit.t_opt:.4f}{until}; sensitivity {fit.sensitivity[best]:.4f}, specificity "
+        f"{fit.specificity[best]:.4f}. At the policy's {fitted.policy}: {fitted.sensitivity:.4f} "
+        f"and {fitted.specificity:.4f}."
+    )
+
+
+def _list(cases: list[int]) -> str:
+    return ", ".join(map(str, cases[:NAMED])) + (" …" if len(cases) > NAMED else "")
+
+
+def _row(row: Row) -> dict[str, Any]:
+    return {
+        "all": _rate(row.everybody),
+        "modalities": {name: _rate(found) for name, found in row.modalities.items()},
+    }
+
+
+def _rate(found: Rate) -> dict[str, Any]:
+    return {"alarms": found.alarms, "of": found.of, "at_most": found.bound}
+
+
+def _values(policy: Policy) -> dict[str, Any]:
+    return {"d_max": policy.d_max, "threshold": policy.threshold, "sha256": policy.sha256()}

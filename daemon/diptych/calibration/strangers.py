@@ -1,0 +1,110 @@
+"""Who is a stranger to whom, and the archive as a case would find it if it were new.
+
+Not strangers: cases of one series or one patient, and cases that a verdict calls copies of each
+other, directly or through others. Everything else is; a copy that nobody has found yet among it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diptych.audit import archive, population
+from diptych.audit.population import Link, Member
+from diptych.audit.store import Store
+from diptych.judge.count import CaseId
+
+Groups = Mapping[CaseId, frozenset[CaseId]]
+"""Each case's own group: itself, and who is no stranger to it."""
+
+
+def groups(members: Sequence[Member], links: Iterable[Link]) -> Groups:
+    """Cases that hang together by series, patient, or one of these links."""
+    parent = {member.case_id: member.case_id for member in members}
+
+    def root(case: CaseId) -> CaseId:
+        while parent[case] != case:
+            parent[case] = case = parent[parent[case]]
+        return case
+
+    first: dict[object, CaseId] = {}
+    for member in members:
+        for tie in (("series", member.series_id), ("patient", member.patient)):
+            if tie[1] is not None:
+                parent[root(member.case_id)] = root(first.setdefault(tie, member.case_id))
+    for link in links:
+        if link.case_id in parent and link.matched_case_id in parent:
+            parent[root(link.case_id)] = root(link.matched_case_id)
+    gathered: dict[CaseId, set[CaseId]] = {}
+    for case in parent:
+        gathered.setdefault(root(case), set()).add(case)
+    return {case: frozenset(group) for group in gathered.values() for case in group}
+
+
+class Population:
+    """The cases of one fingerprint, who holds which node, and who has which digest: read once."""
+
+    def __init__(self, store: Store, fingerprint_id: int, dimension: int) -> None:
+        self.store, self.fingerprint_id, self.dimension = store, fingerprint_id, dimension
+        with store.read() as connection:
+            self.members = population.members(connection, fingerprint_id)
+            self.keys, self.cases = population.holders(connection, fingerprint_id)
+        self.study = {member.case_id: member.study for member in self.members}
+        self.by_digest: dict[bytes, list[CaseId]] = {}
+        for member in self.members:
+            if member.digest is not None:
+                self.by_digest.setdefault(member.digest, []).append(member.case_id)
+
+    def vectors(self, case: CaseId) -> NDArray[np.float32]:
+        """float32 (n, d) of its informative slices, as they are stored."""
+        with self.store.read() as connection:
+            keys = archive.slice_keys(connection, self.fingerprint_id, case)
+            return archive.vectors(connection, self.fingerprint_id, keys, self.dimension)
+
+    def without(self, left_out: frozenset[CaseId], study: str | None) -> Without:
+        """The archive for a series of this study, as if those cases were not in it."""
+        return Without(self, left_out, study)
+
+
+class Without:
+    """A ``pipeline.Archive`` without some cases. A node that one of them shares with another case
+    is that one's, as it would be if they had never come."""
+
+    def __init__(
+        self, everything: Population, left_out: frozenset[CaseId], study: str | None
+    ) -> None:
+        self._all, self._left_out, self._study = everything, left_out, study
+
+    def earliest_with_digest(self, case_digest: bytes) -> CaseId | None:
+        """Of those that are not left out."""
+        found = self._all.by_digest.get(case_digest, ())
+        return next((case for case in found if case not in self._left_out), None)
+
+    def vectors_of(self, case: CaseId) -> NDArray[np.float32] | None:
+        """None: the query's own are asked for, which are there already."""
+        return None
+
+    def owners(self, keys: Sequence[int]) -> Mapping[int, CaseId]:
+        """The earliest holder of each node that is not left out."""
+        wanted = np.array(keys, np.uint64)
+        starts = np.searchsorted(self._all.keys, wanted, "left")
+        ends = np.searchsorted(self._all.keys, wanted, "right")
+        found = {}
+        for key, start, end in zip(keys, starts.tolist(), ends.tolist(), strict=True):
+            for case in self._all.cases[start:end].tolist():
+                if case not in self._left_out:
+                    found[key] = case
+                    break
+        return found
+
+    def proxy_of(self, case: CaseId) -> bytes | None:
+        """Its newest."""
+        with self._all.store.read() as connection:
+            return archive.proxy(connection, case)
+
+    def same_study(self, cases: Iterable[CaseId]) -> list[CaseId]:
+        """As the daemon asks it; a study without a name is nobody's."""
+        study = self._study
+        return [case for case in cases if study is not None and self._all.study[case] == study]

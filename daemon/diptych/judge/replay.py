@@ -1,0 +1,88 @@
+"""Evidence as it is stored beside a verdict, and back: enough to judge again without pixels.
+
+Written and read here and nowhere else, so that what is judged again is what was judged: the
+evidence that :func:`rebuilt` gives is the one that :func:`written` was given, and under the same
+policy it has the same judgement. ``version`` says how a row was written:
+
+1. (no ``version``) distances rounded to six decimals; nothing was aligned.
+2. distances in full; ``flags``, and the ``checks`` of the candidates that were aligned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from diptych.errors import DiptychError
+from diptych.judge import ladder
+from diptych.judge.compare import Band
+from diptych.judge.ladder import Evidence, Flag, Judgement, SliceHit
+from diptych.judge.policy import Policy
+from diptych.judge.verify import Check, Impossible, Interval
+
+VERSION = 2
+READABLE = (1, 2)
+
+
+class UnreadableEvidence(DiptychError):
+    """Stored evidence of a version that is not known, or not as any version wrote it."""
+
+
+def written(evidence: Evidence, judgement: Judgement) -> dict[str, object]:
+    """What can be said in JSON. verified, verified_reason: of the verdict, for its readers."""
+    return {
+        "version": VERSION,
+        "cases": [hit.case for hit in evidence.slices],
+        "distances": [
+            hit.distance if math.isfinite(hit.distance) else None for hit in evidence.slices
+        ],
+        "digest_match": evidence.digest_match,
+        "same_study": sorted(evidence.same_study),
+        "flags": sorted(evidence.flags),
+        "checks": [asdict(check) for check in evidence.checks],
+        "verified": judgement.verification.verified,
+        "verified_reason": judgement.verification.reason,
+    }
+
+
+def rebuilt(said: Mapping[str, Any], policy: Policy) -> Evidence:
+    """The evidence, counted under ``policy``. Raises UnreadableEvidence."""
+    version = said.get("version", 1)
+    if version not in READABLE:
+        raise UnreadableEvidence(
+            f"evidence of version {version!r}: this Diptych reads {READABLE[0]} to {READABLE[-1]}"
+        )
+    try:
+        cases, distances = said["cases"], said["distances"]
+        return ladder.gather(
+            [
+                SliceHit(case, math.inf if distance is None else float(distance))
+                for case, distance in zip(cases, distances, strict=True)
+            ],
+            policy,
+            digest_match=said["digest_match"],
+            same_study=said["same_study"],
+            flags=[Flag(flag) for flag in said["flags"]] if version > 1 else (),
+            checks=[_check(each) for each in said["checks"]] if version > 1 else (),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnreadableEvidence(f"evidence of version {version} is damaged: {error}") from error
+
+
+def _check(said: Mapping[str, Any]) -> Check:
+    values = dict(said)
+    impossible, ours, theirs = (values.pop(name) for name in ("impossible", "ours", "theirs"))
+    shift, overlap = (
+        tuple(float(value) for value in values.pop(name)) for name in ("shift_mm", "overlap")
+    )
+    return Check(
+        impossible=None if impossible is None else Impossible(impossible),
+        ours=None if ours is None else Interval(**ours),
+        theirs=None if theirs is None else Interval(**theirs),
+        shift_mm=(shift[0], shift[1], shift[2]),
+        overlap=(overlap[0], overlap[1]),
+        bands=tuple(Band(**band) for band in values.pop("bands")),
+        **values,
+    )
