@@ -81,7 +81,7 @@ def damage(x: torch.Tensor, strength: torch.Tensor, native: torch.Tensor) -> tor
     # Weak noise is learned at a glance; strong noise is what copies are lost under.
     weak = 0.02 * torch.exp(torch.rand(n) * math.log(10))
     heavy = 0.2 + 0.7 * torch.rand(n)
-    deviation = torch.where(torch.rand(n) < 0.5, weak, heavy) * (torch.rand(n) < 0.65)
+    deviation = torch.where(torch.rand(n) < 0.4, weak, heavy) * (torch.rand(n) < 0.7)
     x = x + noise(x.shape, native) * (deviation * strength).view(n, 1, 1, 1)
     return jpeg(x, 15 + 85 * torch.rand(n), torch.rand(n) < 0.25)
 

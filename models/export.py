@@ -1,6 +1,6 @@
 """Export a trained checkpoint as ONNX, check parity, and write its manifest entry.
 
-    python models/export.py --checkpoint models/runs/second/checkpoint.pt --name diptych-dino-2
+    python models/export.py --checkpoint models/runs/second/checkpoint.pt --name diptych-dino-3
 
 The graph takes (n, 1, 112, 112) prepared slices and gives (n, d) unit vectors; n is free. The
 teacher (the moving average) is what is exported. Parity with torch is printed, and a difference

@@ -37,7 +37,7 @@ import trainset
 LOCAL = 64  # pixels: DINO's local crops
 PROTOTYPES = 2048
 TEMPERATURE_STUDENT, TEMPERATURE_TEACHER = 0.1, 0.05
-BLURRED = (0.62, 0.06, 0.1, 0.12, 0.1)  # how often the student's slice is sharp or blurred so
+BLURRED = (0.58, 0.06, 0.1, 0.13, 0.13)  # how often the student's slice is sharp or blurred so
 RATE, RATE_LAST, DECAY, WARM_UP = 2e-3, 1e-5, 0.04, 0.04
 MOMENTUM = 0.99  # of the teacher, rising to 1
 SAVE_EVERY = 150  # seconds

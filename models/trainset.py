@@ -12,6 +12,7 @@ import torch
 from scipy import ndimage
 
 import cases
+from diptych.demo.phantoms import Kind, Recipe, generate
 from diptych.embed.prepare import prepare
 
 SOURCE = 144  # pixels: slices are kept larger than the input so that a zoom has something to show
@@ -20,6 +21,11 @@ HARD_VOLUMES = 4  # a quarter of a batch comes from so few volumes, a quarter fr
 BLURS = (1.0, 2.0, 4.0, 8.0)  # voxels, in three dimensions, of the native volume
 FLATTEST = 0.03  # standard deviation of a prepared slice below which it teaches nothing
 PHANTOMS = 48
+BODIES: dict[Kind, tuple[int, int]] = {  # generated with the look of anatomy: rows, columns
+    "chest": (176, 176), "abdomen": (160, 160), "head": (144, 128), "limb": (112, 112),
+}  # fmt: skip
+BODIES_EACH = 12
+FIRST_BODY = 5000  # seed; neither the demo's nor those of diptych.registry.calibrate
 BOXES = 3  # of every large stack
 
 
@@ -115,6 +121,10 @@ def training_stacks(data: Path, split: Path, without: list[str]):
                 yield case.patient, "box", box
     for number in range(PHANTOMS):
         yield f"phantom-{number}", "phantom", phantom(number)
+    for kind, plane in BODIES.items():
+        for seed in range(FIRST_BODY, FIRST_BODY + BODIES_EACH):
+            recipe = Recipe(f"{kind}-{seed}", kind, seed, (28, *plane), (5.0, 1.5, 1.5))
+            yield recipe.name, f"generated-{kind}", generate(recipe).pixels.astype(np.float32)
 
 
 def boxes(stack: np.ndarray, seed: int):

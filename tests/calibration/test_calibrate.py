@@ -59,7 +59,7 @@ def test_strangers_are_no_alarms_and_the_bound_says_how_little_four_cases_prove(
     assert (figures.asked, figures.alone, figures.doubtful, figures.alarms) == (4, 0, 0, ())
     shown = words(figures, setting)
     assert "0 of 4: at most 52.7 %" in shown
-    assert "4 cases under diptych-dino-2" in shown
+    assert "4 cases under diptych-dino-3" in shown
     assert f"policy {own.policy.label}" in shown
     assert "no threshold, for want of strangers or of copies" in shown
 
