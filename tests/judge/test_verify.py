@@ -184,3 +184,32 @@ def test_a_small_box_on_the_grid_of_a_large_body_says_too_little():
 def test_it_is_the_same_every_time():
     turned = kept(ndimage.rotate(ABDOMEN, 7, axes=(1, 2), reshape=False, order=1))
     assert verify(1, turned, THEIRS) == verify(1, turned, THEIRS)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_two_proxies_hold_nothing_is_raised(seed):
+    random = np.random.default_rng(seed)
+
+    def any_proxy():
+        shape = tuple(int(n) for n in random.integers(1, 48, 3))
+        content = random.choice(["noise", "constant", "step", "spike", "body"])
+        volume = np.zeros(shape, np.float32)
+        if content == "noise":
+            volume = random.normal(size=shape).astype(np.float32)
+        elif content == "step":
+            volume[: shape[0] // 2 + 1] = 1e6
+        elif content == "spike":
+            volume[tuple(n // 2 for n in shape)] = -1e30
+        elif content == "body":
+            volume = ABDOMEN[tuple(slice(n) for n in shape)].copy()
+        lengths = 10 ** random.uniform(-2, 2, 3)
+        geometry = np.eye(4)
+        geometry[:3, :3] = np.linalg.qr(random.normal(size=(3, 3)))[0] * lengths
+        valid = random.random(volume.shape) < 0.7 if random.random() < 0.3 else None
+        return proxy.decode(proxy.encode(volume, geometry, valid=valid))
+
+    ours, theirs = any_proxy(), any_proxy()
+    for pair in ((ours, theirs), (theirs, ours), (ours, ours)):
+        check = verify(1, *pair)
+        assert 0 <= check.correlation <= 1
+        assert all(0 <= share <= 1 for share in (*check.shared, *check.overlap))
