@@ -35,12 +35,13 @@ from diptych.embed.prepare import digest_slices, prepare
 from diptych.embed.session import Embedder
 from diptych.errors import NotScreenable, Reason, StoreError
 from diptych.judge import ladder, proxy, replay
+from diptych.judge.check import Check
 from diptych.judge.count import CaseId
 from diptych.judge.definition import BUNDLED
 from diptych.judge.digest import DIGEST_VERSION, case_digest
 from diptych.judge.ladder import Flag, Relation, SliceHit
 from diptych.judge.policy import SURE, Policy
-from diptych.judge.verify import Check, verify
+from diptych.judge.verify import verify
 from diptych.search.archive import SearchIndex
 from diptych.search.index import MISSING, Hits, How
 from diptych.search.neighbours import nearest

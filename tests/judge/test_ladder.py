@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from diptych.errors import Reason
+from diptych.judge.check import Check, Impossible, Interval
 from diptych.judge.ladder import (
     ALIGNED,
     NOT_TRIED,
@@ -20,7 +21,6 @@ from diptych.judge.ladder import (
     to_verify,
 )
 from diptych.judge.policy import Policy
-from diptych.judge.verify import Check, Impossible, Interval
 
 POLICY = Policy(name="paper", version=1, d_max=0.3)
 NEAR, FAR = 0.1, 0.9
@@ -113,11 +113,10 @@ def test_a_copy_in_a_small_archive_is_found(cases):
 
 
 def check(case=4, correlation=0.99, ours=(1, 20, 20), theirs=(1, 20, 20), **known):
-    known = {"overlap": (0.9, 0.9), "spacing_mm": 2.0, **known}
+    known = {"overlap": (0.9, 0.9), "spacing_mm": 2.0, "error": 0.07, **known}
     return Check(
         case,
         correlation=correlation,
-        error=0.07,
         ours=Interval(*ours, 0.0, 60.0),
         theirs=Interval(*theirs, 0.0, 60.0),
         **known,
@@ -186,6 +185,7 @@ def test_blur_asks_for_more_and_little_overlap_is_no_evidence():
     assert not confirms(check(correlation=0.95, blur_mm=-100.0), policy)
     assert confirms(check(correlation=0.96, blur_mm=100.0), policy)
     assert not confirms(check(overlap=(0.1, 0.14)), policy)
+    assert not confirms(check(correlation=1.0, error=0.16), policy)
     assert confirms(check(overlap=(0.1, 0.9)), policy)
 
 
@@ -225,7 +225,7 @@ def test_what_never_became_a_volume_has_its_own_relation():
 
 def test_the_policy_is_one_text_and_refuses_impossible_numbers():
     assert POLICY.canonical_json() == (
-        '{"d_max":0.3,"min_correlation":0.93,"min_correlation_blurred":0.97,"min_coverage":0.5,'
+        '{"d_max":0.3,"max_error":0.15,"min_correlation":0.93,"min_correlation_blurred":0.97,"min_coverage":0.5,'
         '"min_overlap":0.15,"min_related":0.25,"most_verified":3,"name":"paper",'
         '"threshold":0.7711,"version":1,"whole":0.8}'
     )
@@ -233,6 +233,6 @@ def test_the_policy_is_one_text_and_refuses_impossible_numbers():
     for wrong in ({"d_max": 0.0}, {"d_max": float("nan")}, {"threshold": 1.0}, {"version": 0},
                   {"min_related": 0.6}, {"min_coverage": 1.1}, {"name": ""}, {"whole": 0.0},
                   {"min_correlation": 0.98}, {"min_correlation_blurred": 0.99},
-                  {"min_overlap": 0.0}, {"most_verified": -1}):  # fmt: skip
+                  {"min_overlap": 0.0}, {"most_verified": -1}, {"max_error": 0.0}):  # fmt: skip
         with pytest.raises(ValueError):
             Policy(**{"name": "paper", "version": 1, "d_max": 0.3, **wrong})

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diptych.judge import ladder
-from diptych.judge.compare import Band
+from diptych.judge.check import Band, Check, Impossible, Interval
 from diptych.judge.ladder import (
     Evidence,
     Flag,
@@ -24,7 +24,6 @@ from diptych.judge.ladder import (
 )
 from diptych.judge.policy import Policy
 from diptych.judge.replay import UnreadableEvidence, rebuilt, written
-from diptych.judge.verify import Check, Impossible, Interval
 
 D_MAX = 0.399
 

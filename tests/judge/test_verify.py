@@ -8,9 +8,10 @@ from scipy import ndimage
 
 from diptych.demo.phantoms import Recipe, generate
 from diptych.judge import proxy
+from diptych.judge.check import Impossible
 from diptych.judge.ladder import confirms
 from diptych.judge.policy import Policy
-from diptych.judge.verify import Impossible, verify
+from diptych.judge.verify import verify
 
 POLICY = Policy(name="test", version=1, d_max=0.3)
 SHAPE, PITCH, PIXEL = (40, 96, 96), 4.0, 2.5
@@ -154,6 +155,15 @@ def test_another_body_is_refuted_under_damage_too(kind, damage):
     for seed in (301, 302):
         check = verify(1, kept(volume), kept(body(seed, kind)))
         assert not confirms(check, POLICY), check
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_noise_and_noise_are_not_the_same_scan(seed):
+    random = np.random.default_rng(seed)
+    shape = [(12, 32, 32), (4, 64, 64), (40, 48, 48)][seed % 3]
+    ours, theirs = (kept(random.integers(0, 4096, shape), pitch=1.0) for _ in range(2))
+    assert confirms(verify(1, ours, ours), POLICY)
+    assert not confirms(verify(1, ours, theirs), POLICY), verify(1, ours, theirs)
 
 
 @pytest.mark.parametrize("slices", [1, 2, 3, 5])

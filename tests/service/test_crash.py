@@ -157,7 +157,8 @@ def _check(daemon: Daemon, acknowledged: dict[str, str], series_count: int) -> N
         "ON v.revision_id = r.id GROUP BY r.id"
     )
     assert {row["n"] for row in per_revision} == {1}
-    assert daemon.value("SELECT count(*) FROM verdict WHERE relation != 'unique'") == 0
+    said = "SELECT relation, reason, slices, detail FROM verdict WHERE relation != 'unique'"
+    assert [tuple(row) for row in daemon.rows(said)] == []
     assert daemon.metric('diptych_series_total{source="default"}') == series_count
     _check_chain(daemon)
 

@@ -44,16 +44,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
 def policy_list(
     as_json: JsonOption = False, data: DataOption = None, config: ConfigOption = None
 ) -> None:
-    """List the policies of the archive; * marks the one in use."""
+    """List the policies of the archive; * marks the one in use. `policy show` has every number."""
     with in_words():
-        from diptych.judge.definition import BUNDLED
-
         store = open_store_if_any(load(data, config))
         found, used = _known(store)
         if as_json:
             print(json.dumps([_row(one, used) for one in found], indent=1))  # noqa: T201
             return
-        names = [name for name in BUNDLED.values() if name not in ("name", "version")]
+        names = ("d_max", "threshold", "min_correlation", "max_error")
         table = Table(box=None, pad_edge=False, header_style="bold")
         for heading in ("", "policy", *names, "added"):
             table.add_column(heading, no_wrap=True)

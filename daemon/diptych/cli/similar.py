@@ -128,7 +128,7 @@ def _table(answer: Answer) -> Table:
             f"{row['share']:.4f}",
             f"{row['hits']}/{answer.asked}",
             str(row["round"]),
-            f"{row['nearest']:.4f}" + ("  same pixels" if found.same_pixels else ""),
+            f"{row['nearest']:.4f}",
             *(printable(str(row[name] or "–")) for name in ("modality", "body_part", "source")),
             str(row["slices"]),
             row["received_at"][:10],
@@ -150,6 +150,8 @@ def _words(what: str, question: Question, answer: Answer) -> str:
         f"{answer.asked} of {answer.informative} informative slices ({question.sampling}{weights}) "
         f"against {answer.compared} cases, model {answer.model}"
     ]
+    if same := [str(each.known.case_id) for each in answer.found if each.same_pixels]:
+        lines.append(f"same pixels: case {', '.join(same)}")
     if answer.excluded:
         cases = ", ".join(map(str, answer.excluded))
         lines.append(f"left out as the same series: case {cases}")

@@ -19,6 +19,7 @@ import numpy as np
 from scipy import fft, ndimage
 
 from diptych.judge.align import Alignment, Field, Mask, Picture, rotation
+from diptych.judge.check import Band
 
 Noise = tuple[float, ...]
 
@@ -38,16 +39,6 @@ WHITE = 2.4
 many times the former is still taken for noise."""
 LEAST = 150
 """Voxels of overlap."""
-
-
-@dataclass(frozen=True)
-class Band:
-    """Of blocks of 2ᵇ voxels. r: correlation; ours, theirs: standard deviations; n: blocks."""
-
-    r: float
-    ours: float
-    theirs: float
-    n: int
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from diptych.errors import Reason
+from diptych.judge.check import Check
 from diptych.judge.count import CaseId, Counts, count, histogram
 from diptych.judge.policy import BLURRED, Policy
-from diptych.judge.verify import Check
 
 
 class Relation(StrEnum):
@@ -201,6 +201,8 @@ def to_verify(evidence: Evidence, policy: Policy) -> list[CaseId]:
 def confirms(check: Check, policy: Policy) -> bool:
     """Whether an alignment shows the same scan."""
     if check.impossible is not None or max(check.overlap) < policy.min_overlap:
+        return False
+    if check.error > policy.max_error:
         return False
     return check.correlation >= demanded(check, policy)
 

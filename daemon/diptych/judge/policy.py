@@ -37,11 +37,14 @@ class Policy:
     most_verified: int = 3
     """Candidates that are aligned in 3D, those with most evidence first."""
     min_correlation: float = 0.93
-    """Corrected correlation of :class:`diptych.judge.verify.Check` that confirms a candidate when
+    """Corrected correlation of :class:`diptych.judge.check.Check` that confirms a candidate when
     neither side is blurred."""
     min_correlation_blurred: float = 0.97
     """The same when one side is blurred by :data:`BLURRED` voxels of the compared grid or more:
     what is left then is what people have in common. In between, in between."""
+    max_error: float = 0.15
+    """Standard error of the corrected correlation beyond which nothing is known: where one side is
+    nearly all noise, little divided by little can be anything."""
     min_overlap: float = 0.15
     """Of the foreground of whichever side has less of it in common."""
     whole: float = 0.8
@@ -66,6 +69,8 @@ class Policy:
                 f"0 < min_correlation <= min_correlation_blurred <= {SURE} does not hold for "
                 f"{self.min_correlation} and {self.min_correlation_blurred}"
             )
+        if not 0.0 < self.max_error <= 1.0:
+            raise ValueError(f"max_error must be in (0, 1], not {self.max_error}")
         if not (0.0 < self.min_overlap < 1.0 and 0.0 < self.whole <= 1.0):
             raise ValueError(
                 "min_overlap and whole must be shares above 0, not "

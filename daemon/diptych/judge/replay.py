@@ -17,10 +17,9 @@ from typing import Any
 
 from diptych.errors import DiptychError
 from diptych.judge import ladder
-from diptych.judge.compare import Band
+from diptych.judge.check import Band, Check, Impossible, Interval
 from diptych.judge.ladder import Evidence, Flag, Judgement, SliceHit
 from diptych.judge.policy import Policy
-from diptych.judge.verify import Check, Impossible, Interval
 
 VERSION = 2
 READABLE = (1, 2)
