@@ -7,6 +7,7 @@ import signal
 import socket
 import struct
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -103,6 +104,32 @@ def test_two_acceptors_share_the_port(configured: Daemon) -> None:
     for peer in peers:
         peer.release()
     assert names == 2
+
+
+def test_an_acceptor_that_is_told_to_end_does_not_close_the_port_of_the_others(
+    configured: Daemon,
+) -> None:
+    before = set(acceptor_pids(configured))
+    os.kill(min(before), signal.SIGTERM)
+    configured.wait_until(
+        lambda: (
+            min(before) not in acceptor_pids(configured) and len(acceptor_pids(configured)) == 2
+        ),
+        "replaced",
+        20,
+    )
+    for _ in range(4):
+        assert deliver(configured.port, series(1), calling="NORTH") == [0x0000]
+    for pid in acceptor_pids(configured):
+        spent = _cpu_seconds(pid)
+        time.sleep(1)
+        assert _cpu_seconds(pid) - spent < 0.5, "it spins on a socket that was shut down"
+
+
+def _cpu_seconds(pid: int) -> float:
+    """User and system time of a process, of proc(5)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_an_acceptor_that_dies_is_replaced_and_nobody_is_refused_meanwhile(
