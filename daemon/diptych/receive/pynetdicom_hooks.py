@@ -135,6 +135,10 @@ def server_on(listening: socket.socket) -> Callable[..., ThreadedAssociationServ
         def server_activate(self) -> None:
             pass
 
+        def server_close(self) -> None:
+            # The library's shuts the socket down, for every process that shares it and for good.
+            self.socket.close()
+
     return InheritedSocketServer
 
 
