@@ -28,7 +28,7 @@ from diptych.evaluate.progress import Progress
 from diptych.evaluate.protocol import Model, Plan, Run
 from diptych.evaluate.scores import Calibration, calibrate, collect
 from diptych.evaluate.survey import Survey
-from diptych.pipeline import shipped_policy
+from diptych.lookup import shipped_policy
 from diptych.volume.decoders import DecoderPool
 
 UNREADABLE, INTERRUPTED = 3, 130
