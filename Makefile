@@ -8,6 +8,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 DICOM ?=
 
+# Where it is set, every process compiles all that it imports anew: a command starts thrice as slow.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo test serve lint lock wheel clean
 
 setup: $(READY)
