@@ -18,6 +18,7 @@ from diptych.pipeline import Finding, Ready, Stages, look_up, shipped_policy
 from diptych.search.archive import SearchIndex
 
 Vectors = NDArray[np.float32]
+Fetch = Callable[[], bytes]
 
 
 class Product:
@@ -33,11 +34,16 @@ class Product:
         slice_digests: Sequence[bytes],
         digest: bytes | None,
         vectors: Vectors,
-        proxy: bytes,
+        proxy: bytes | Fetch,
     ) -> CaseId:
         """The next case. slice_digests, vectors (n, d): of its informative slices; digest: of the
-        case, None when its planes are constant."""
+        case, None when its planes are constant. proxy: or what fetches it when it is asked for, so
+        that those of a large archive need not be in memory."""
         return self._archive.add(slice_digests, digest, vectors, proxy)
+
+    def __len__(self) -> int:
+        """Nodes of the index: distinct informative slices."""
+        return len(self._index)
 
     def judge(self, ready: Ready, digest: bytes | None, embed: Callable[[], Vectors]) -> Finding:
         """The verdict on one query, as on a new series. embed: its informative slices' vectors."""
@@ -55,14 +61,14 @@ class _Memory:
         self._owner: dict[int, CaseId] = {}
         self._by_digest: dict[bytes, CaseId] = {}
         self._keys: list[list[int]] = []
-        self._proxies: list[bytes] = []
+        self._proxies: list[bytes | Fetch] = []
 
     def add(
         self,
         slice_digests: Sequence[bytes],
         digest: bytes | None,
         vectors: Vectors,
-        proxy: bytes,
+        proxy: bytes | Fetch,
     ) -> CaseId:
         case = len(self._keys) + 1
         new: dict[int, int] = {}
@@ -89,7 +95,8 @@ class _Memory:
         return {key: self._owner[key] for key in keys}
 
     def proxy_of(self, case: CaseId) -> bytes | None:
-        return self._proxies[case - 1]
+        proxy = self._proxies[case - 1]
+        return proxy if isinstance(proxy, bytes) else proxy()
 
     def same_study(self, cases: Iterable[CaseId]) -> list[CaseId]:
         return []
