@@ -16,7 +16,7 @@ from statistics import median
 from diptych.embed.manifest import ModelEntry
 from diptych.evaluate import standins
 from diptych.evaluate.crowd import Crowd
-from diptych.evaluate.product import Product
+from diptych.evaluate.product import Fetch, Product
 from diptych.evaluate.progress import Phase
 from diptych.evaluate.sources import Sources
 from diptych.evaluate.store import Embedded, Record
@@ -37,13 +37,14 @@ class Archive:
     product: Product
     places: dict[CaseId, int]
 
-    def put(self, embedded: Embedded, place: int, fetch: Callable[[], bytes] | None = None) -> None:
-        """One case more. fetch: where its proxy is, if it is not to be kept in memory."""
+    def put(self, embedded: Embedded, place: int, fetch: Fetch | None = None) -> None:
+        """One case more. fetch: as for :meth:`Product.add`."""
         case = self.product.add(
             embedded.slice_digests,
             embedded.digest,
             embedded.vectors[embedded.kept],
-            fetch or embedded.proxy,
+            embedded.proxy,
+            fetch,
         )
         self.places[case] = place
 

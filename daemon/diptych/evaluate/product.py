@@ -34,12 +34,13 @@ class Product:
         slice_digests: Sequence[bytes],
         digest: bytes | None,
         vectors: Vectors,
-        proxy: bytes | Fetch,
+        proxy: bytes,
+        fetch: Fetch | None = None,
     ) -> CaseId:
         """The next case. slice_digests, vectors (n, d): of its informative slices; digest: of the
-        case, None when its planes are constant. proxy: or what fetches it when it is asked for, so
-        that those of a large archive need not be in memory."""
-        return self._archive.add(slice_digests, digest, vectors, proxy)
+        case, None when its planes are constant. fetch: gives the proxy again, which then is not
+        kept in memory."""
+        return self._archive.add(slice_digests, digest, vectors, proxy, fetch)
 
     def __len__(self) -> int:
         """Nodes of the index: distinct informative slices."""
@@ -68,7 +69,8 @@ class _Memory:
         slice_digests: Sequence[bytes],
         digest: bytes | None,
         vectors: Vectors,
-        proxy: bytes | Fetch,
+        proxy: bytes,
+        fetch: Fetch | None,
     ) -> CaseId:
         case = len(self._keys) + 1
         new: dict[int, int] = {}
@@ -79,7 +81,7 @@ class _Memory:
                 new[key] = row
         self._index.add(np.array(list(new), np.uint64), vectors[list(new.values())])
         self._keys.append([self._nodes[value] for value in slice_digests])
-        self._proxies.append(proxy)
+        self._proxies.append(fetch or proxy)
         if digest is not None:
             self._by_digest.setdefault(digest, case)
         return case

@@ -33,7 +33,7 @@ from diptych.evaluate.populate import Archive, likeness, peak_memory, populate
 from diptych.evaluate.product import Product
 from diptych.evaluate.progress import Progress
 from diptych.evaluate.reading import Reading, Unreadable
-from diptych.evaluate.sources import gather, refuse_same_files
+from diptych.evaluate.sources import Sources, gather, refuse_same_files
 from diptych.evaluate.store import Embedded, Record, Results, embedded_case
 from diptych.evaluate.survey import Survey, survey
 from diptych.evaluate.transforms import transformed
@@ -111,7 +111,7 @@ class Run:
         self._subjects = read_subjects(subjects, self._listing) if subjects else {}
         self._pairs = read_pairs(pairs, self._listing) if pairs else []
         self._entry = plan.model.entry if plan.product else None
-        self._sources = None
+        self._sources: Listing | None = None
         if plan.stand_ins_from is not None:
             self._sources = find(plan.stand_ins_from, without=(plan.out, *plan.without))
             refuse_same_files(self._sources, self._listing)
@@ -139,12 +139,13 @@ class Run:
         queries = [(case, side) for cases, side in sides for case in cases if case.id not in done]
         if not queries:
             return surveyed
-        database, archives = self._build(surveyed)
         places = {case.id: place for place, case in enumerate(surveyed.database)}
         weight = sum(surveyed.voxels[case.id] for case, _ in queries)
         with ExitStack() as stack:
-            if self._sources is not None:
-                archives.append(self._crowded(self._sources, surveyed, stack))
+            crowd = self._crowd(self._sources, surveyed, stack) if self._sources else None
+            database, archives = self._build(surveyed)
+            if crowd is not None:
+                archives.append(self._crowded(*crowd, surveyed))
             phase = stack.enter_context(self._progress.phase("queries", len(queries), weight))
             workers = stack.enter_context(ThreadPoolExecutor(WORKERS))
             for case, side in queries:
@@ -228,20 +229,23 @@ class Run:
             self._results.keep_vectors(number, embedded)
         return embedded
 
-    def _crowded(self, listing: Listing, surveyed: Survey, stack: ExitStack) -> Archive:
-        """The same archive among the stand-ins, whose proxies stay in a file while it is asked."""
-        plan, entry = self._plan, self._entry
-        assert entry is not None
+    def _crowd(self, listing: Listing, surveyed: Survey, stack: ExitStack) -> tuple[Crowd, Sources]:
+        """The stand-ins, not made yet; their proxies stay in a file while the archive is asked."""
+        plan = self._plan
+        assert self._entry is not None
         folder = Path(stack.enter_context(TemporaryDirectory(dir=plan.out, prefix="sources-")))
         sources = gather(listing, surveyed.planes, self._decoders, folder, self._progress)
         for where, reason in sources.left_out:
             self._progress.say(f"no source of stand-ins: {where}: {reason}")
-        crowd = stack.enter_context(
-            Crowd(plan.out / "crowd.sqlite", plan.stand_ins, sources, entry)
-        )
+        crowd = Crowd(plan.out / "crowd.sqlite", plan.stand_ins, sources, self._entry)
+        return stack.enter_context(crowd), sources
+
+    def _crowded(self, crowd: Crowd, sources: Sources, surveyed: Survey) -> Archive:
+        """The ladder's archive of the database among the stand-ins."""
+        assert self._entry is not None
         case = functools.partial(self._of_database, surveyed)
-        with self._progress.phase("stand-ins", plan.stand_ins, plan.stand_ins) as phase:
-            archive, facts = populate(entry, len(surveyed.database), case, crowd, phase)
+        with self._progress.phase("stand-ins", len(crowd), len(crowd)) as phase:
+            archive, facts = populate(self._entry, len(surveyed.database), case, crowd, phase)
         facts |= {"sources": len(sources.each), **asdict(crowd.made())}
         facts |= likeness(crowd, sources, archive.product.policy)
         self._results.append({"kind": "crowd", **facts})
