@@ -251,6 +251,19 @@ def test_stand_ins_of_other_sources_are_made_anew_and_those_of_the_same_are_not(
     assert first[1:] != other[1:]
 
 
+def test_a_resume_with_other_sources_is_refused(
+    tmp_path: Path, folders: Path, finished: Path
+) -> None:
+    (tmp_path / "cases").symlink_to(folders / "cases")
+    save(tmp_path / "others", "abdomen", 72)
+    done = run(tmp_path, "--out", finished, "--stand-ins", 45, "--resume")
+    assert done.exit_code == 2
+    assert "(files differ)" in " ".join(done.stderr.split())
+    again = run(folders, "--out", finished, "--stand-ins", 45, "--resume")
+    assert again.exit_code == 0
+    assert "queries" not in again.stderr
+
+
 @pytest.mark.parametrize("how", ["link", "copy", "part"])
 def test_a_source_that_is_evaluated_is_refused(tmp_path: Path, folders: Path, how: str) -> None:
     (tmp_path / "cases").symlink_to(folders / "cases")

@@ -191,7 +191,8 @@ class Run:
     def _header(self) -> Record:
         """What a run must have in common with the one it goes on with."""
         plan, files = self._plan, hashlib.sha256()
-        for case in self._listing.cases:
+        sources = self._sources.cases if self._sources else ()
+        for case in (*self._listing.cases, *sources):
             for path in case.paths:
                 state = path.stat()
                 files.update(f"{case.id}\n{state.st_size} {state.st_mtime_ns}\n".encode())
