@@ -20,6 +20,7 @@ from diptych.search.archive import SearchIndex
 from diptych.search.layouts import Layouts
 
 Vectors = NDArray[np.float32]
+Fetch = Callable[[], bytes]
 
 
 class Product:
@@ -36,10 +37,16 @@ class Product:
         digest: bytes | None,
         vectors: Vectors,
         proxy: bytes,
+        fetch: Fetch | None = None,
     ) -> CaseId:
         """The next case. slice_digests, vectors (n, d): of its informative slices; digest: of the
-        case, None when its planes are constant."""
-        return self._archive.add(slice_digests, digest, vectors, proxy)
+        case, None when its planes are constant. fetch: gives the proxy again, which then is not
+        kept in memory."""
+        return self._archive.add(slice_digests, digest, vectors, proxy, fetch)
+
+    def __len__(self) -> int:
+        """Nodes of the index: distinct informative slices."""
+        return len(self._index)
 
     def judge(self, ready: Ready, digest: bytes | None, embed: Callable[[], Vectors]) -> Finding:
         """The verdict on one query, as on a new series. embed: its informative slices' vectors."""
@@ -57,7 +64,7 @@ class _Memory:
         self._owner: dict[int, CaseId] = {}
         self._by_digest: dict[bytes, CaseId] = {}
         self._keys: list[list[int]] = []
-        self._proxies: list[bytes] = []
+        self._proxies: list[bytes | Fetch] = []
 
     def add(
         self,
@@ -65,6 +72,7 @@ class _Memory:
         digest: bytes | None,
         vectors: Vectors,
         proxy: bytes,
+        fetch: Fetch | None,
     ) -> CaseId:
         case = len(self._keys) + 1
         new: dict[int, int] = {}
@@ -75,7 +83,7 @@ class _Memory:
                 new[key] = row
         self._index.add(np.array(list(new), np.uint64), vectors[list(new.values())])
         self._keys.append([self._nodes[value] for value in slice_digests])
-        self._proxies.append(proxy)
+        self._proxies.append(fetch or proxy)
         known = read_proxy(proxy)
         laid_out = None if known is None else layout(known)
         if laid_out is not None:
@@ -101,7 +109,8 @@ class _Memory:
         return {}
 
     def proxy_of(self, case: CaseId) -> bytes | None:
-        return self._proxies[case - 1]
+        proxy = self._proxies[case - 1]
+        return proxy if isinstance(proxy, bytes) else proxy()
 
     def same_study(self, cases: Iterable[CaseId]) -> list[CaseId]:
         return []
