@@ -46,7 +46,7 @@ class Product:
 
     def __len__(self) -> int:
         """Nodes of the index: distinct informative slices."""
-        return len(self._index)
+        return len(self._indexes.slices)
 
     def judge(self, ready: Ready, digest: bytes | None, embed: Callable[[], Vectors]) -> Finding:
         """The verdict on one query, as on a new series. embed: its informative slices' vectors."""
