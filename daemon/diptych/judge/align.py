@@ -70,11 +70,6 @@ class Alignment:
     centre: Vector
     weight: float
 
-    def points(self, x: Vector) -> Vector:
-        """(n, 3) voxels of ours → voxels of theirs."""
-        mapped: Vector = (x - self.centre) @ rotation(self.angle, self.axis).T + self.place
-        return mapped
-
 
 def pictures(ours: Proxy, theirs: Proxy) -> tuple[Picture, Picture] | None:
     """Both on one grid: the coarser of the two steps, or one that holds few enough voxels. None:
