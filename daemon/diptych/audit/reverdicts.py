@@ -1,8 +1,8 @@
 """Verdicts judged again from their stored evidence: rows beside the first ones, never over them.
 
-A row is written only where another policy says something else, with an event that says the same.
-Counters are of first judgements and do not move: an alert on the duplicate rate must not fire
-because somebody changed a policy.
+A row says what a verdict is under another policy, also where that is the same: every verdict names
+the policy it stands under. An event says what the row says. Counters are of first judgements and do
+not move: an alert on the duplicate rate must not fire because somebody changed a policy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, insert, select
+from sqlalchemy import Connection, Row, and_, func, insert, or_, select
 from sqlalchemy import case as either
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -26,11 +26,15 @@ SAID = tuple(column.name for column in reverdict.c if column.name != "id")
 """Columns of a row that its event says as well."""
 _OVERRIDES = ("relation", "flags", "matched_case_id", "threshold", "detail", "policy", "created_at")
 
-# The newest row of each verdict.
-_last = (
-    select(reverdict.c.verdict_id, func.max(reverdict.c.id).label("id"))
-    .group_by(reverdict.c.verdict_id)
-    .subquery("last_reverdict")
+# Of one verdict, through its index: grouped for all of them, a replay of n would read n² rows.
+_newer = reverdict.alias("newer_reverdict")
+_newest = select(func.max(_newer.c.id)).where(_newer.c.verdict_id == verdict.c.id).scalar_subquery()
+# Of two that say the same, the first is news and the second is not.
+_says_otherwise = or_(
+    *(
+        reverdict.c[name].is_distinct_from(verdict.c[name])
+        for name in ("relation", "flags", "matched_case_id")
+    )
 )
 _matched_case, _matched_series = case.alias("rematched"), series.alias("rematched_series")
 
@@ -56,8 +60,8 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class Changed:
-    """What a stack is from now on."""
+class Said:
+    """What a stack says from now on."""
 
     stack: Stack
     relation: str
@@ -67,9 +71,27 @@ class Changed:
     detail: str
     policy: str
 
+    @property
+    def differs(self) -> bool:
+        """Whether that is something else than before, but for the numbers behind it."""
+        before = self.stack
+        return (self.relation, self.matched_case_id, sorted(self.flags)) != (
+            before.relation,
+            before.matched_case_id,
+            sorted(before.flags),
+        )
+
+    @property
+    def is_new(self) -> bool:
+        """Whether there is anything to write down: the policy is another one at least."""
+        return self.differs or self.policy != self.stack.policy
+
 
 def as_it_stands() -> list[ColumnElement[Any]]:
-    """The columns of ``verdict``, as the newest row here has them; for :func:`joined`."""
+    """The columns of ``verdict``, as the newest row here has them; for :func:`joined`.
+
+    ``created_at`` is the first verdict's where the row says the same: that is no news.
+    """
     columns: list[ColumnElement[Any]] = []
     for column in verdict.c:
         replaced: ColumnElement[Any] | None = None
@@ -80,7 +102,10 @@ def as_it_stands() -> list[ColumnElement[Any]]:
         if replaced is None:
             columns.append(column)
             continue
-        again = either((reverdict.c.id.is_not(None), replaced), else_=column)
+        when: ColumnElement[bool] = reverdict.c.id.is_not(None)
+        if column.name == "created_at":
+            when &= _says_otherwise
+        again = either((when, replaced), else_=column)
         columns.append(again.label(column.name))
     return columns
 
@@ -88,8 +113,7 @@ def as_it_stands() -> list[ColumnElement[Any]]:
 def joined() -> Any:
     """``verdict`` with its newest row here, if it has one."""
     return (
-        verdict.outerjoin(_last, _last.c.verdict_id == verdict.c.id)
-        .outerjoin(reverdict, reverdict.c.id == _last.c.id)
+        verdict.outerjoin(reverdict, reverdict.c.id == _newest)
         .outerjoin(_matched_case, _matched_case.c.id == reverdict.c.matched_case_id)
         .outerjoin(_matched_series, _matched_series.c.id == _matched_case.c.series_id)
     )
@@ -128,12 +152,12 @@ def stacks(connection: Connection, revision_id: int) -> list[Stack]:
     return [_stack(row) for row in rows]
 
 
-def record(store: Store, changed: Sequence[Changed]) -> int:
+def record(store: Store, said: Sequence[Said]) -> int:
     """Write these down in one transaction; returns how many: without those that were forgotten or
     judged again since they were read."""
     with store.write() as connection:
         written = 0
-        for one in changed:
+        for one in said:
             stack = one.stack
             newest = connection.execute(
                 select(func.max(reverdict.c.id)).where(reverdict.c.verdict_id == stack.verdict_id)
@@ -175,6 +199,6 @@ def _stack(row: Row[Any]) -> Stack:
     )
 
 
-def _is_gone(connection: Connection, one: Changed) -> bool:
+def _is_gone(connection: Connection, one: Said) -> bool:
     cases = (one.stack.case_id, one.matched_case_id)
     return any(each is not None and archive.is_forgotten(connection, each) for each in cases)
