@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import logging
 import time
 from collections import Counter, defaultdict
@@ -40,6 +38,7 @@ from diptych.judge.count import CaseId
 from diptych.judge.definition import BUNDLED
 from diptych.judge.digest import DIGEST_VERSION, case_digest
 from diptych.judge.ladder import Flag, Relation, SliceHit
+from diptych.judge.patient import patient_hmac
 from diptych.judge.policy import SURE, Policy
 from diptych.judge.verify import verify
 from diptych.search.archive import SearchIndex
@@ -439,16 +438,12 @@ class Pipeline:
 
     def _digests(self, stack: Stack) -> verdicts.Digests:
         planes, header = stack.planes, stack.header
-        patient = None
-        if header.PatientID:
-            identity = f"{header.PatientID}\n{header.PatientBirthDate}".encode()
-            patient = hmac.new(self._hmac_key, identity, hashlib.sha256).digest()
         return verdicts.Digests(
             DIGEST_VERSION,
             case_digest(plane.digest for plane in planes),
             [plane.digest for plane in planes],
             [plane.constant for plane in planes],
-            patient,
+            patient_hmac(self._hmac_key, header.PatientID, header.PatientBirthDate),
         )
 
     def _collisions(self, work: Work, decoded: Decoded) -> dict[int, set[str]]:
