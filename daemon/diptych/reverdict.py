@@ -28,7 +28,7 @@ from diptych.judge.policy import Policy
 from diptych.policies import resolve
 
 BATCH = 8
-"""Rows per transaction, about 1 ms each: receiving never waits long for a replay."""
+"""Rows per transaction, some milliseconds with its fsync: nobody waits long for a replay."""
 PAUSE_SECONDS = 0.005
 """At least so long between two of them, and as long as the last one took: SQLite's lock is not
 fair, and who waits for it only looks now and then."""

@@ -147,21 +147,27 @@ def test_a_replay_holds_the_database_for_a_few_rows_at_a_time(empty: Archive, se
     near(empty, "A", None, 0)
     for number in range(1, series):
         near(empty, f"series {number}", 1, 0.2)
-    transactions: list[list[str]] = []
+    rows: list[int] = []
+    statements: list[int] = []
 
-    def said(connection: Any, cursor: Any, statement: str, *more: Any) -> None:
+    def said(
+        connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
+    ) -> None:
         if statement == "BEGIN IMMEDIATE":
-            transactions.append([])
-        elif statement != "BEGIN" and connection.get_execution_options().get("diptych_write"):
-            transactions[-1].append(statement)
+            rows.append(0)
+            statements.append(0)
+        elif connection.get_execution_options().get("diptych_write"):
+            statements[-1] += 1
+            if "INTO reverdict" in statement:
+                rows[-1] += len(parameters) if many else 1
 
     event.listen(empty.store.engine, "before_cursor_execute", said)
     assert again(empty).written == series
-    rows = [sum("INTO reverdict" in each for each in one) for one in transactions]
     assert sum(rows) == series
-    assert max(rows) <= reverdict.BATCH
+    assert max(rows) == reverdict.BATCH
     # One more writes the policy down, once.
-    assert len(transactions) == 1 + -(-series // reverdict.BATCH)
+    assert len(rows) == 1 + -(-series // reverdict.BATCH)
+    assert max(statements[1:]) <= 6, "however many rows"
 
 
 def test_between_two_transactions_others_have_their_turn(

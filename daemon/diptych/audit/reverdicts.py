@@ -156,16 +156,12 @@ def record(store: Store, said: Sequence[Said]) -> int:
     """Write these down in one transaction; returns how many: without those that were forgotten or
     judged again since they were read."""
     with store.write() as connection:
-        written = 0
-        for one in said:
-            stack = one.stack
-            newest = connection.execute(
-                select(func.max(reverdict.c.id)).where(reverdict.c.verdict_id == stack.verdict_id)
-            ).scalar_one()
-            if newest != stack.last or _is_gone(connection, one):
-                continue
-            row = {
-                "verdict_id": stack.verdict_id,
+        # Few statements, however many rows: each costs more than what it asks.
+        newest = _newest_rows(connection, [one.stack.verdict_id for one in said])
+        present = archive.present(connection, [case for one in said for case in _cases(one)])
+        rows = [
+            {
+                "verdict_id": one.stack.verdict_id,
                 "relation": one.relation,
                 "flags": json.dumps(sorted(one.flags)),
                 "matched_case_id": one.matched_case_id,
@@ -174,11 +170,17 @@ def record(store: Store, said: Sequence[Said]) -> int:
                 "policy": one.policy,
                 "created_at": now(),
             }
+            for one in said
+            if newest.get(one.stack.verdict_id) == one.stack.last
+            and present.issuperset(_cases(one))
+        ]
+        seqs = chain.extend(connection, EVENT, rows)
+        if rows:
             connection.execute(
-                insert(reverdict).values(id=chain.append(connection, EVENT, row), **row)
+                insert(reverdict),
+                [{"id": seq, **row} for seq, row in zip(seqs, rows, strict=True)],
             )
-            written += 1
-    return written
+    return len(rows)
 
 
 def _stack(row: Row[Any]) -> Stack:
@@ -199,6 +201,15 @@ def _stack(row: Row[Any]) -> Stack:
     )
 
 
-def _is_gone(connection: Connection, one: Said) -> bool:
-    cases = (one.stack.case_id, one.matched_case_id)
-    return any(each is not None and archive.is_forgotten(connection, each) for each in cases)
+def _newest_rows(connection: Connection, verdicts: Sequence[int]) -> dict[int, int]:
+    found = connection.execute(
+        select(reverdict.c.verdict_id, func.max(reverdict.c.id))
+        .where(reverdict.c.verdict_id.in_(verdicts))
+        .group_by(reverdict.c.verdict_id)
+    )
+    return {row[0]: row[1] for row in found}
+
+
+def _cases(one: Said) -> list[int]:
+    both = (one.stack.case_id, one.matched_case_id)
+    return [case for case in both if case is not None]
