@@ -37,6 +37,7 @@ from diptych.judge.check import Check
 from diptych.judge.count import CaseId
 from diptych.judge.definition import BUNDLED
 from diptych.judge.digest import DIGEST_VERSION, case_digest
+from diptych.judge.labels import Disagreement
 from diptych.judge.ladder import Flag, Relation, SliceHit
 from diptych.judge.patient import patient_hmac
 from diptych.judge.policy import SURE, Policy
@@ -398,9 +399,10 @@ class Pipeline:
         modality, body_part = stack.Modality or decoded.modality, stack.header.BodyPartExamined
         said = label_audit.Said(modality, body_part, digests.patient_hmac)
         copied = {matched.case_id} if matched is not None else set()
-        disagreeing = label_audit.disagreements(
+        audited = label_audit.audited(
             self._store, self._fingerprint_id, work, said, found.neighbours, copied
         )
+        disagreeing = {k: one for k, one in audited.items() if isinstance(one, Disagreement)}
         flags |= {Flag(f"{label}_disagrees") for label in disagreeing}
         counts = evidence.counts
         return verdicts.CaseVerdict(
@@ -432,6 +434,9 @@ class Pipeline:
             if found.reused
             else verdicts.Nodes(digests=ready.slice_digests, vectors=found.vectors),
             candidates=_candidates(evidence),
+            label_audit={
+                k: "disagrees" if k in disagreeing else str(v) for k, v in audited.items()
+            },
             evidence=replay.written(evidence, judgement)
             | {f"{label}_disagrees": asdict(each) for label, each in disagreeing.items()},
         )
