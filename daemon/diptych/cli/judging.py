@@ -182,6 +182,8 @@ def run_reverdict(
     start, end = moment("--since", since), moment("--until", until)
     assert start is not None
     with in_words():
+        if end is not None and end <= start:
+            raise UsageError(f"--until is not after --since: {until} and {since}")
         from diptych import policies
         from diptych.registry import said
         from diptych.reverdict import reverdict
