@@ -15,11 +15,14 @@ from sqlalchemy import text
 from diptych.audit import archive, migrate, receipts, verdicts, work
 from diptych.audit.store import Store
 from diptych.embed.session import Embedder
+from diptych.judge.layout import DIMENSION
 from diptych.judge.policy import Policy
+from diptych.lookup import Indexes
 from diptych.pipeline import Pipeline
 from diptych.receive import header
 from diptych.receive.spool import Spool, content_sha256, data_set_offset
 from diptych.search.archive import SearchIndex
+from diptych.search.layouts import Layouts
 from diptych.volume.decoders import DecoderPool
 
 SOURCES = ("default", "vendor")
@@ -34,16 +37,19 @@ class Archive:
         migrate.upgrade(self.store)
         self.spool = Spool(folder / "spool", SOURCES)
         self.spool.prepare()
-        self.index = SearchIndex(embedder.dimension, embedder.fingerprint, mode="hnsw")
+        self.indexes = Indexes(
+            SearchIndex(embedder.dimension, embedder.fingerprint, mode="hnsw"),
+            Layouts(DIMENSION, mode="hnsw"),
+        )
         self.fingerprint_id = archive.fingerprint_id(
             self.store, embedder.fingerprint, embedder.model.name, embedder.dimension
         )
-        self.policy = Policy("bundled", 2, embedder.model.d_max)
+        self.policy = Policy("bundled", 3, embedder.model.d_max)
         self.pipeline = Pipeline(
             self.store,
             decoders,
             embedder,
-            self.index,
+            self.indexes,
             self.fingerprint_id,
             self.policy,
             self.spool.path,

@@ -3,55 +3,40 @@
     decode → assemble volumes → digest (exact tier) → prepare slices → embed → search
       → count c(1), c(3) → candidates → verify → verdict → record → index
 
-``serve`` runs it; ``screen`` will run the same, and ``evaluate`` runs :func:`make_ready` and
-:func:`look_up` over an archive in memory. Judging is serial per archive (search → verdict → commit
-→ add): otherwise two simultaneous copies would both be unique.
+What one volume is to an archive is in :mod:`diptych.lookup`, the rest is here. Judging is serial
+per archive (search → verdict → commit → add): otherwise two simultaneous copies would both be
+unique.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from diptych import faults, label_audit
 from diptych.audit import archive, chain, collisions, verdicts
 from diptych.audit.store import Store
 from diptych.audit.work import InstanceRow, Work, upcoming
-from diptych.embed.manifest import ModelEntry
-from diptych.embed.mask import informative
-from diptych.embed.prepare import digest_slices, prepare
 from diptych.embed.session import Embedder
-from diptych.errors import NotScreenable, Reason, StoreError
-from diptych.judge import ladder, proxy, replay
-from diptych.judge.check import Check
-from diptych.judge.count import CaseId
-from diptych.judge.definition import BUNDLED
+from diptych.errors import NotScreenable, Reason
+from diptych.judge import ladder, replay
 from diptych.judge.digest import DIGEST_VERSION, case_digest
 from diptych.judge.labels import Disagreement
-from diptych.judge.ladder import Flag, Relation, SliceHit
+from diptych.judge.ladder import Flag, Relation
+from diptych.judge.layout import VERSION as LAYOUT_VERSION
 from diptych.judge.patient import patient_hmac
-from diptych.judge.policy import SURE, Policy
-from diptych.judge.verify import verify
-from diptych.search.archive import SearchIndex
-from diptych.search.index import MISSING, Hits, How
-from diptych.search.neighbours import nearest
+from diptych.judge.policy import Policy
+from diptych.lookup import Indexes, Stages, look_up, make_ready
+from diptych.recorded import Recorded
 from diptych.volume.ahead import DecodeAhead
 from diptych.volume.assemble import assemble
 from diptych.volume.decoders import DecoderPool
-from diptych.volume.orient import canonical_slices
 from diptych.volume.plan import Stack, plan
 from diptych.volume.plane import Instance, Refusal
-from diptych.volume.value import Volume
 
 log = logging.getLogger(__name__)
 
@@ -70,168 +55,6 @@ class Decoded:
     fragment: bool
 
 
-@dataclass(frozen=True)
-class Ready:
-    """A volume made ready to be looked up.
-
-    prepared: float32 (n, size, size), every slice. kept: bool (n,), the informative ones.
-    slice_digests: of the informative ones. proxy: its version and content.
-    """
-
-    prepared: NDArray[np.float32]
-    kept: NDArray[np.bool_]
-    slice_digests: tuple[bytes, ...]
-    proxy: tuple[int, bytes]
-
-    @property
-    def slices(self) -> NDArray[np.float32]:
-        """The informative slices."""
-        return self.prepared[self.kept]
-
-
-class Archive(Protocol):
-    """What a look-up asks of an archive. Whatever belongs to the series itself is not in it."""
-
-    def earliest_with_digest(self, case_digest: bytes) -> CaseId | None:
-        """The earliest case with this digest."""
-        ...
-
-    def vectors_of(self, case: CaseId) -> NDArray[np.float32] | None:
-        """The vectors of its informative slices; None when it has none of this fingerprint."""
-        ...
-
-    def owners(self, keys: Sequence[int]) -> Mapping[int, CaseId]:
-        """The earliest case that holds each of these nodes; without keys that are no hit."""
-        ...
-
-    def same_study(self, cases: Iterable[CaseId]) -> list[CaseId]:
-        """Those of the cases that belong to the study of the series."""
-        ...
-
-    def proxy_of(self, case: CaseId) -> bytes | None:
-        """The verification proxy of its newest revision; None when it has none."""
-        ...
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a look-up found. vectors: float32 (n, d), of the informative slices; reused: they are
-    those of the case with the same digest. how: which index answered. neighbours: per informative
-    slice the cases of its nearest vectors, the nearest first."""
-
-    vectors: NDArray[np.float32]
-    reused: bool
-    how: How
-    neighbours: tuple[tuple[CaseId, ...], ...]
-    evidence: ladder.Evidence
-    judgement: ladder.Judgement
-
-
-class Stages:
-    """Seconds spent per stage; stages of several stacks add up."""
-
-    def __init__(self) -> None:
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] += time.perf_counter() - started
-
-
-def make_ready(volume: Volume, size: int, stages: Stages) -> Ready:
-    """Orient → proxy → prepare → mask → digest; ``size`` is the model's ``input_size``."""
-    with stages("prepare"), ThreadPoolExecutor(1) as beside:
-        # Compressing is most of a proxy's cost, and neither it nor resizing holds the interpreter.
-        packed = beside.submit(
-            proxy.encode,
-            volume.array,
-            volume.affine,
-            valid=volume.valid,
-            geometry=volume.geometry,
-        )
-        oriented = canonical_slices(volume)
-        prepared = prepare(oriented.array, size, oriented.valid, oriented.extremes)
-        kept = informative(prepared)
-        slice_digests = tuple(digest_slices(prepared[kept]))
-    return Ready(prepared, kept, slice_digests, (proxy.VERSION, packed.result()))
-
-
-def look_up(
-    ready: Ready,
-    digest: bytes | None,
-    embed: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-    index: SearchIndex,
-    known: Archive,
-    policy: Policy,
-    stages: Stages,
-) -> Finding:
-    """Digest → embed → search → count → verify → judge: what the volume is to the archive.
-
-    digest: the case digest; None when constant planes make it no evidence. embed: informative
-    slices → unit vectors; not asked after an exact hit. index: the archive's nodes.
-    """
-    match = None if digest is None else known.earliest_with_digest(digest)
-    vectors = None if match is None else known.vectors_of(match)
-    reused = vectors is not None
-    if vectors is None:
-        with stages("embed"):
-            vectors = embed(ready.slices)
-    owners: dict[int, CaseId] = {}
-
-    def excluded(keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        # Asked while searching, so that a node that was forgotten or handed over meanwhile is
-        # neither a hit nor a match of the series with itself.
-        found = known.owners(keys.tolist())
-        owners.update(found)
-        return np.array([key not in found for key in keys.tolist()], np.bool_)
-
-    with stages("search"):
-        hits = nearest(index, vectors, excluded)
-    with stages("judge"):
-        evidence = ladder.gather(
-            _slice_hits(hits, owners),
-            policy,
-            digest_match=match,
-            same_study=known.same_study(sorted(set(owners.values()))),
-        )
-    with stages("verify"):
-        evidence = replace(evidence, checks=_checks(ready, evidence, known, policy))
-    judgement = ladder.judge(evidence, policy)
-    return Finding(vectors, reused, hits.how, _neighbours(hits, owners), evidence, judgement)
-
-
-def _checks(
-    ready: Ready, evidence: ladder.Evidence, known: Archive, policy: Policy
-) -> tuple[Check, ...]:
-    """The candidates aligned in 3D, until one is beyond doubt."""
-    checks: list[Check] = []
-    wanted = ladder.to_verify(evidence, policy)
-    ours = _proxy(ready.proxy[1]) if wanted else None
-    for case in wanted:
-        checks.append(verify(case, ours, _proxy(known.proxy_of(case))))
-        if checks[-1].correlation >= SURE and ladder.confirms(checks[-1], policy):
-            break
-    return tuple(checks)
-
-
-def _proxy(content: bytes | None) -> proxy.Proxy | None:
-    """None too for one that another version wrote: then the candidate cannot be verified."""
-    try:
-        return None if content is None else proxy.decode(content)
-    except StoreError as error:
-        log.warning("proxy-unreadable", extra={"reason": str(error)})
-        return None
-
-
-def shipped_policy(model: ModelEntry) -> Policy:
-    """The policy that ships, with this model's measured distance."""
-    return BUNDLED.under(model.d_max)
-
-
 class Pipeline:
     """The path with its tools. One thread calls ``judge``."""
 
@@ -240,7 +63,7 @@ class Pipeline:
         store: Store,
         decoders: DecoderPool,
         embedder: Embedder,
-        index: SearchIndex,
+        indexes: Indexes,
         fingerprint_id: int,
         policy: Policy,
         path_of: Callable[[str], Path],
@@ -248,7 +71,7 @@ class Pipeline:
     ) -> None:
         self._store, self._embedder = store, embedder
         self._decoders = DecodeAhead(decoders)
-        self.index, self._fingerprint_id = index, fingerprint_id
+        self.indexes, self._fingerprint_id = indexes, fingerprint_id
         self.policy, self._path_of, self._head_file = policy, path_of, head_file
         with store.read() as connection:
             self._hmac_key = archive.hmac_key(connection)
@@ -377,13 +200,13 @@ class Pipeline:
         with stages("assemble"):
             volume = assemble(stack)
         ready = make_ready(volume, self._embedder.model.input_size, stages)
-        known = _Recorded(self._store, self._fingerprint_id, self._embedder.dimension, work)
+        known = Recorded(self._store, self._fingerprint_id, self._embedder.dimension, work)
         found = look_up(
             ready,
             # Constant planes are no evidence: two blank series are not copies of each other.
             None if all(digests.constant) else digests.case_digest,
             self._embedder.embed,
-            self.index,
+            self.indexes,
             known,
             self.policy,
             stages,
@@ -430,6 +253,7 @@ class Pipeline:
             watermark=known.watermark,
             digests=digests,
             proxy=ready.proxy,
+            layout=None if found.layout is None else (LAYOUT_VERSION, found.layout),
             nodes=verdicts.Nodes(reused=known.reused)
             if found.reused
             else verdicts.Nodes(digests=ready.slice_digests, vectors=found.vectors),
@@ -463,72 +287,13 @@ class Pipeline:
 
     def _record(self, judged: verdicts.Judged) -> None:
         """One transaction, then the index: a crash in between is replayed from SQL at the start."""
-        keys, vectors, head = verdicts.record(self._store, judged, self._fingerprint_id)
+        recorded = verdicts.record(self._store, judged, self._fingerprint_id)
         faults.point("judge.after-commit")
-        if len(keys):
-            self.index.add(keys, vectors)
-        chain.write_head(self._head_file, *head)
-
-
-class _Recorded:
-    """The archive as SQL has it, without the series that is judged."""
-
-    def __init__(self, store: Store, fingerprint_id: int, dimension: int, work: Work) -> None:
-        self._store, self._fingerprint_id, self._dimension = store, fingerprint_id, dimension
-        self._work = work
-        self.cases: dict[CaseId, archive.Owner] = {}
-        self.reused: list[int] = []
-        with store.read() as connection:
-            self.watermark = archive.next_key(connection, fingerprint_id) - 1
-
-    def earliest_with_digest(self, case_digest: bytes) -> CaseId | None:
-        with self._store.read() as connection:
-            owner = archive.earliest_with_digest(
-                connection, case_digest, DIGEST_VERSION, self._work.series_id
-            )
-        if owner is None:
-            return None
-        self.cases[owner.case_id] = owner
-        return owner.case_id
-
-    def vectors_of(self, case: CaseId) -> NDArray[np.float32] | None:
-        with self._store.read() as connection:
-            self.reused = archive.slice_keys(connection, self._fingerprint_id, case)
-            if not self.reused:
-                return None
-            return archive.vectors(connection, self._fingerprint_id, self.reused, self._dimension)
-
-    def owners(self, keys: Sequence[int]) -> Mapping[int, CaseId]:
-        with self._store.read() as connection:
-            found = archive.owners(connection, self._fingerprint_id, keys)
-        foreign = {k: o for k, o in found.items() if o.series_id != self._work.series_id}
-        self.cases |= {owner.case_id: owner for owner in foreign.values()}
-        return {key: owner.case_id for key, owner in foreign.items()}
-
-    def proxy_of(self, case: CaseId) -> bytes | None:
-        with self._store.read() as connection:
-            return archive.proxy(connection, case)
-
-    def same_study(self, cases: Iterable[CaseId]) -> list[CaseId]:
-        study = self._work.study_instance_uid
-        return [case for case in cases if self.cases[case].study_instance_uid == study]
-
-
-def _slice_hits(hits: Hits, owners: Mapping[int, CaseId]) -> list[SliceHit]:
-    """Nearest nodes → the cases that own them (equation (1)'s N[q_m])."""
-    return [
-        SliceHit(None, float("inf"))
-        if key == MISSING
-        else SliceHit(owners[int(key)], float(distance))
-        for key, distance in zip(hits.keys[:, 0], hits.distances[:, 0], strict=True)
-    ]
-
-
-def _neighbours(hits: Hits, owners: Mapping[int, CaseId]) -> tuple[tuple[CaseId, ...], ...]:
-    return tuple(
-        tuple(dict.fromkeys(owners[key] for key in row if key != MISSING))
-        for row in hits.keys.tolist()
-    )
+        if len(recorded.keys):
+            self.indexes.slices.add(recorded.keys, recorded.vectors)
+        for key, vector in recorded.layouts:
+            self.indexes.layouts.add([key], vector[None])
+        chain.write_head(self._head_file, *recorded.head)
 
 
 def _candidates(evidence: ladder.Evidence) -> list[verdicts.Candidate]:

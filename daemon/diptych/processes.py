@@ -19,6 +19,13 @@ def child_main(parent_pid: int, name: str, target: str, arguments: tuple[Any, ..
     Named rather than passed: the parent, and its other children, need not import what only this
     child uses. ``name`` is what ps and top show (15 characters).
     """
+    follow(parent_pid, name)
+    module, _, function = target.partition(":")
+    getattr(importlib.import_module(module), function)(*arguments)
+
+
+def follow(parent_pid: int, name: str) -> None:
+    """Make this process, spawned by ``parent_pid``, end with it and leave Ctrl-C to it."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent_pid:  # it died before the line above
@@ -27,5 +34,3 @@ def child_main(parent_pid: int, name: str, target: str, arguments: tuple[Any, ..
     # Ctrl-C reaches the whole process group; the parent decides how its children stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    module, _, function = target.partition(":")
-    getattr(importlib.import_module(module), function)(*arguments)

@@ -10,15 +10,17 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
-from sqlalchemy import Row
 
 from diptych.log import printable
+
+if TYPE_CHECKING:
+    from sqlalchemy import Row
 
 WIDE = 220
 """Columns of what is not a terminal: every column of the table fits."""

@@ -18,16 +18,22 @@ from diptych import jobs, policies
 from diptych import log as logs
 from diptych.active import model_in_use
 from diptych.audit import archive, counters, indexing, models, work
+from diptych.audit import layouts as stored_layouts
 from diptych.audit.store import Store
 from diptych.config import Config
 from diptych.embed.session import Embedder
 from diptych.errors import DiptychError, IndexCorrupt, StoreError
 from diptych.judge.definition import Definition
+from diptych.judge.layout import DIMENSION as LAYOUT_DIMENSION
+from diptych.judge.layout import VERSION as LAYOUT_VERSION
+from diptych.judge.layout import Layout, layout
 from diptych.judge.policy import Policy
+from diptych.lookup import Indexes, read_proxy
 from diptych.pipeline import Pipeline
 from diptych.receive.spool import Spool
 from diptych.search import snapshot
 from diptych.search.archive import SearchIndex
+from diptych.search.layouts import Layouts
 from diptych.volume.decoders import DecoderPool
 
 log = logging.getLogger(__name__)
@@ -39,6 +45,8 @@ LEASE_SECONDS = 60.0
 RETRY_SECONDS = 1.0
 # How soon a command's note is heeded.
 NOTES_SECONDS = 1.0
+# Read into memory together; each is a megabyte at most.
+PROXIES_AT_ONCE = 50
 
 
 def main(config: Config, name: str, started: Connection) -> None:
@@ -58,11 +66,15 @@ def main(config: Config, name: str, started: Connection) -> None:
         # Read before the index is built: what is forgotten meanwhile is heeded afterwards.
         notes = _Notes(
             store,
-            lambda: rebuild(config, store, embedder, fingerprint_id),
+            lambda: Indexes(
+                rebuild(config, store, embedder, fingerprint_id), open_layouts(config, store)
+            ),
             config.index_folder,
             embedder.model.d_max,
         )
-        index = open_index(config, store, embedder, fingerprint_id)
+        indexes = Indexes(
+            open_index(config, store, embedder, fingerprint_id), open_layouts(config, store)
+        )
     except StoreError as error:
         # It may pass: the supervisor starts this process again.
         log.error("cannot begin: %s", error)
@@ -73,7 +85,7 @@ def main(config: Config, name: str, started: Connection) -> None:
     with store.write() as connection:
         said = f"{embedder.model.name} {embedder.fingerprint} {embedder.provider}"
         counters.set_gauge(connection, "model_info", 1, said)
-        counters.set_gauge(connection, "diptych_index_vectors", len(index))
+        counters.set_gauge(connection, "diptych_index_vectors", len(indexes.slices))
         left = models.coverage(connection, embedder.fingerprint).missing
     if left:
         log.error(
@@ -93,13 +105,13 @@ def main(config: Config, name: str, started: Connection) -> None:
             store,
             decoders,
             embedder,
-            index,
+            indexes,
             fingerprint_id,
             notes.policy,
             spool.path,
             config.data / "audit-heads.jsonl",
         )
-        scheduler = jobs.start(config, store, spool, lambda: pipeline.index)
+        scheduler = jobs.start(config, store, spool, lambda: pipeline.indexes.slices)
         jobs.every(scheduler, LEASE_SECONDS / 4, lambda: work.renew(store, name, LEASE_SECONDS))
         started.send(True)
         started.close()
@@ -107,7 +119,7 @@ def main(config: Config, name: str, started: Connection) -> None:
         only = None if config.model.name else embedder.fingerprint
         _judge_until(stop, store, pipeline, notes, name, decode.attempts, only)
         scheduler.shutdown(wait=True)
-    jobs.save_snapshot(store, pipeline.index, config.index_folder)
+    jobs.save_snapshot(store, pipeline.indexes.slices, config.index_folder)
     store.close()
 
 
@@ -162,6 +174,36 @@ def rebuild(config: Config, store: Store, embedder: Embedder, fingerprint_id: in
     return index
 
 
+def open_layouts(config: Config, store: Store) -> Layouts:
+    """The coarse layout of every case, from SQL; first of those that have none, from their proxies,
+    as an earlier version left them."""
+    after = made = 0
+    while True:
+        with store.read() as connection:
+            rows = stored_layouts.missing(connection, LAYOUT_VERSION, after, PROXIES_AT_ONCE)
+        if not rows:
+            break
+        after = rows[-1][0]
+        found = [(key, _layout(content)) for key, content in rows]
+        with store.write() as connection:
+            stored_layouts.drop_others(connection, LAYOUT_VERSION)
+            for key, vector in found:
+                if vector is not None:
+                    stored_layouts.add(connection, key, LAYOUT_VERSION, vector)
+                    made += 1
+    if made:
+        log.info("made the layouts of %d earlier cases", made)
+    layouts = Layouts(LAYOUT_DIMENSION, mode=config.search.mode)
+    for keys, vectors in stored_layouts.everything(store, LAYOUT_VERSION):
+        layouts.add(keys, vectors)
+    return layouts
+
+
+def _layout(content: bytes) -> Layout | None:
+    proxy = read_proxy(content)
+    return None if proxy is None else layout(proxy)
+
+
 def _threads(config: Config) -> int:
     """One core stays free for receiving unless the configuration says otherwise."""
     return config.model.threads or max(1, (os.cpu_count() or 1) - 1)
@@ -175,7 +217,7 @@ class _Notes:
     """
 
     def __init__(
-        self, store: Store, build: Callable[[], SearchIndex], folder: Path, d_max: float
+        self, store: Store, build: Callable[[], Indexes], folder: Path, d_max: float
     ) -> None:
         self._store, self._build, self._folder, self._d_max = store, build, folder, d_max
         self._seen = self._read()
@@ -194,11 +236,12 @@ class _Notes:
         seen = self._read()
         if seen != self._seen:
             # Forgetting is rare: a fresh build also gives the memory of removed vectors back.
-            pipeline.index = self._build()
-            log.info("index built anew: %d vectors", len(pipeline.index))
+            pipeline.indexes = self._build()
+            slices = pipeline.indexes.slices
+            log.info("index built anew: %d vectors", len(slices))
             # The snapshot on disk would keep the forgotten vectors.
-            jobs.save_snapshot(self._store, pipeline.index, self._folder)
-            snapshot.discard_others(self._folder, pipeline.index.fingerprint)
+            jobs.save_snapshot(self._store, slices, self._folder)
+            snapshot.discard_others(self._folder, slices.fingerprint)
             self._seen = seen
 
     def switched(self, fingerprint: str) -> bool:

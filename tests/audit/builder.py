@@ -30,7 +30,7 @@ from diptych.audit.store import Store
 DIMENSION = 8
 MODEL = "test-model"
 FINGERPRINT = hashlib.sha256(b"test fingerprint").hexdigest()
-POLICY = "bundled/2"
+POLICY = "bundled/3"
 AT_ONCE = work.Quiet(0, 0, 3600)
 SYNTAX = "1.2.840.10008.1.2.1"
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -157,7 +157,8 @@ class Archive:
                 for row in claimed.instances
             ]
         judged = verdicts.Judged(claimed, stacks, outcomes, 0.5, {"decode": 0.125}, **more)
-        keys, vectors, head = verdicts.record(self.store, judged, self.fingerprint)
+        recorded = verdicts.record(self.store, judged, self.fingerprint)
+        keys, vectors, head = recorded.keys, recorded.vectors, recorded.head
         assert len(keys) == len(vectors)
         chain.write_head(self.head_file, *head)
         return [int(key) for key in keys]

@@ -29,7 +29,7 @@ def titles(archive: Archive) -> list[str]:
 
 
 def test_the_one_that_ships_is_always_there_and_in_use_until_another_is_chosen(empty):
-    assert titles(empty) == ["bundled/2"]
+    assert titles(empty) == ["bundled/3"]
     assert in_use(empty) == BUNDLED
     assert policies.known(None)[0].definition == BUNDLED
     assert policies.in_use(None) == BUNDLED
@@ -47,7 +47,7 @@ def test_a_policy_is_added_once_and_its_numbers_are_its_for_good(empty):
         policies.add(empty.store, strict(2))
     with pytest.raises(UsageError, match="'bundled' is that of the policy that ships"):
         policies.add(empty.store, read({"name": "bundled", "version": 2}))
-    assert titles(empty) == ["bundled/2", "strict/1", "strict/3"]
+    assert titles(empty) == ["bundled/3", "strict/1", "strict/3"]
     assert empty.verify() == ()
 
 
@@ -57,7 +57,7 @@ def test_the_models_d_max_does_not_make_another_policy_of_it(empty):
         policy = policies.resolve(empty.store, strict(), d_max)
         assert (policy.d_max, policy.threshold) == (d_max, 0.9)
         assert empty.value("SELECT count(*) FROM policy WHERE name = ?", policy.label) == 1
-    assert titles(empty) == ["bundled/2", "strict/1"]
+    assert titles(empty) == ["bundled/3", "strict/1"]
     with empty.store.read() as connection:
         assert policies.definition(connection, "strict/1") == strict()
     assert not policies.add(empty.store, strict())
@@ -65,11 +65,11 @@ def test_the_models_d_max_does_not_make_another_policy_of_it(empty):
 
 def test_use_is_an_event_of_the_chain_and_only_a_change_is_one(empty):
     policies.add(empty.store, strict())
-    assert not policies.use(empty.store, "bundled/2")
+    assert not policies.use(empty.store, "bundled/3")
     assert policies.use(empty.store, "strict/1")
     assert not policies.use(empty.store, "strict/1")
     assert in_use(empty) == strict()
-    assert policies.use(empty.store, "bundled/2")
+    assert policies.use(empty.store, "bundled/3")
     assert in_use(empty) == BUNDLED
     said = [json.loads(row[0])["policy"] for row in empty.rows(
         "SELECT payload FROM event WHERE kind = 'policy-use' ORDER BY seq")]  # fmt: skip
@@ -78,7 +78,7 @@ def test_use_is_an_event_of_the_chain_and_only_a_change_is_one(empty):
 
 
 def test_what_is_not_there_is_missed_by_name(empty):
-    with pytest.raises(UsageError, match="no policy 'loose/1': there are bundled/2"):
+    with pytest.raises(UsageError, match="no policy 'loose/1': there are bundled/3"):
         policies.use(empty.store, "loose/1")
 
 
@@ -87,7 +87,7 @@ def test_a_row_of_another_version_is_named_and_does_not_hide_the_others(empty):
     with empty.store.write() as connection:
         rows.register(connection, "later/1+abc", payload)
     policies.add(empty.store, strict())
-    assert titles(empty) == ["bundled/2", "later/1", "strict/1"]
+    assert titles(empty) == ["bundled/3", "later/1", "strict/1"]
     with pytest.raises(UsageError, match="policy later/1: cannot be read: no such field: wisdom"):
         policies.use(empty.store, "later/1")
 
@@ -98,7 +98,7 @@ def test_a_policy_in_use_whose_row_is_gone_is_reported_and_there_is_a_way_out(em
     empty.tamper(("DELETE FROM policy WHERE name = ?", (strict().label,)))
     with pytest.raises(ConfigError, match="its row is gone; put another in use"):
         in_use(empty)
-    assert policies.use(empty.store, "bundled/2")
+    assert policies.use(empty.store, "bundled/3")
     assert in_use(empty) == BUNDLED
 
 

@@ -274,7 +274,7 @@ def test_evidence_of_an_unknown_version_is_left_and_named(
     near(empty, "A", None, 0)
     monkeypatch.undo()
     done = again(empty)
-    assert list(done.left) == ["evidence of version 9: this Diptych reads 1 to 2"]
+    assert list(done.left) == ["evidence of version 9: this Diptych reads 1 to 3"]
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_a_forgotten_series_is_still_listed_without_its_names(filled):
 def test_a_policy_is_written_and_chained_once(filled):
     for _ in range(2):
         with filled.store.write() as connection:
-            policies.register(connection, "bundled/2", "{}")
+            policies.register(connection, "bundled/3", "{}")
     assert filled.value("SELECT count(*) FROM policy") == 2
     assert filled.value("SELECT count(*) FROM event WHERE kind = 'policy'") == 2
     assert filled.verify() == ()

@@ -168,7 +168,7 @@ def test_a_policy_changed_with_its_checksum_is_reported(filled):
     payload = '{"threshold":0.1}'
     sha256 = chain.hashlib.sha256(payload.encode()).hexdigest()
     filled.tamper(("UPDATE policy SET payload = ?, sha256 = ?", (payload, sha256)))
-    assert "policy bundled/2: is not what was registered" in filled.verify()
+    assert "policy bundled/3: is not what was registered" in filled.verify()
 
 
 def test_a_deleted_verdict_row_is_reported(filled):

@@ -86,9 +86,9 @@ def stopped(deposited: Archive, tmp_path: Path) -> Path:
     return shutil.copytree(deposited.data, tmp_path / "data")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def archive(deposited: Archive, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
-    """The archive with a daemon running on it."""
+    """A copy of the archive with a daemon running on it; what one file adds no other sees."""
     data = tmp_path_factory.mktemp("running") / "data"
     shutil.copytree(deposited.data, data)
     daemon = Daemon(data)

@@ -67,11 +67,11 @@ def test_a_daemon_judges_by_the_policy_in_use_and_a_replay_by_any(
     assert relations() == ["unique", "near-duplicate", "unique"]
     assert "2 say something else" not in run("reverdict", "--since", "1h")
     assert relations() == ["unique", "unique", "unique"]
-    done = json.loads(run("reverdict", "--since", "1h", "--policy", "bundled/2", "--json"))
+    done = json.loads(run("reverdict", "--since", "1h", "--policy", "bundled/3", "--json"))
     assert (done["judged"], done["written"]) == (3, 3)
     assert {row["to"] for row in done["changed"]} == {"near-duplicate"}
     assert relations() == ["unique", "near-duplicate", "near-duplicate"]
-    assert "0 say something else" in run("reverdict", "--since", "1h", "--policy", "bundled/2")
+    assert "0 say something else" in run("reverdict", "--since", "1h", "--policy", "bundled/3")
     after = daemon.get("/metrics")[1]
     assert [line for line in before.splitlines() if line.startswith("diptych_verdicts_total")] == [
         line for line in after.splitlines() if line.startswith("diptych_verdicts_total")
@@ -92,7 +92,7 @@ def test_policies_are_listed_and_shown_as_they_are_added(
     rows: list[dict[str, Any]] = json.loads(
         diptych("policy", "list", "--json", "--data", stopped).stdout
     )
-    assert [(row["policy"], row["in_use"]) for row in rows] == [("bundled/2", True)]
+    assert [(row["policy"], row["in_use"]) for row in rows] == [("bundled/3", True)]
     assert rows[0]["values"]["d_max"] is None
     assert diptych("policy", "add", deaf, "--data", stopped).returncode == 0
     shown = diptych("policy", "show", "deaf/1", "--data", stopped).stdout
@@ -100,7 +100,7 @@ def test_policies_are_listed_and_shown_as_they_are_added(
     deaf.write_text(shown)
     assert "is there already" in diptych("policy", "add", deaf, "--data", stopped).stdout
     table = diptych("policy", "list", "--data", stopped).stdout.splitlines()
-    assert [line.split()[:2] for line in table[1:]] == [["*", "bundled/2"], ["deaf/1", "0.0001"]]
+    assert [line.split()[:2] for line in table[1:]] == [["*", "bundled/3"], ["deaf/1", "0.0001"]]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_policy_that_cannot_be_is_refused_with_the_reason(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("policy", "use", "loose/1"), "no policy 'loose/1': there are bundled/2"),
+        (("policy", "use", "loose/1"), "no policy 'loose/1': there are bundled/3"),
         (("policy", "show", "loose"), "no policy 'loose'"),
         (("reverdict", "--since", "1h", "--policy", "loose/1"), "no policy 'loose/1'"),
         (("reverdict", "--since", "soon"), "neither an ISO time nor an age"),

@@ -199,15 +199,17 @@ def test_what_is_interrupted_and_killed_goes_on_and_ends_as_if_it_had_not_been(
     assert stopped(tmp_path, folder, signal.SIGKILL, len(first) + 2) == -signal.SIGKILL
     with (out / "answers.jsonl").open("ab") as file:
         file.write(b'{"kind":"query","case":"ca')  # a line that was torn
-    done = run(folder, "--out", out, "--resume")
+    done = run(folder, "--out", out, "--quick", "--resume")
     assert done.exit_code == 3, done.stderr
     resumed, whole = lines(out, "query"), lines(finished / "out", "query")
     assert resumed[: len(first)] == first
+    # A run of the seven sets says of them what a run of all 25 says.
+    seven = {TRANSFORMS.index(each) for each in SEVEN}
     assert [(r["case"], r["answers"]) for r in resumed] == [
-        (r["case"], r["answers"]) for r in whole
+        (r["case"], [answer for answer in r["answers"] if answer[0] in seven]) for r in whole
     ]
     assert [[verdict[:3] for verdict in r["product"]] for r in resumed] == [
-        [verdict[:3] for verdict in r["product"]] for r in whole
+        [verdict[:3] for verdict in r["product"] if verdict[0] in seven] for r in whole
     ]
 
 
@@ -217,7 +219,7 @@ def stopped(cwd: Path, folder: Path, number: int, queries: int) -> int:
     deadline = time.monotonic() + SECONDS
     with (cwd / "stderr").open("w") as stderr:
         process = subprocess.Popen(
-            command(folder, "--out", "out", "--resume"),
+            command(folder, "--out", "out", "--quick", "--resume"),
             cwd=cwd,
             stdout=subprocess.DEVNULL,
             stderr=stderr,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from diptych.errors import Reason
@@ -11,6 +13,7 @@ from diptych.judge.ladder import (
     NOT_TRIED,
     REFUTED,
     Flag,
+    LayoutHit,
     Relation,
     SliceHit,
     Verified,
@@ -179,7 +182,10 @@ def test_what_cannot_be_aligned_is_judged_by_its_slices_and_says_so():
 
 
 def test_blur_asks_for_more_and_little_overlap_is_no_evidence():
-    policy = Policy("p", 1, 0.3, min_correlation=0.9, min_correlation_blurred=0.96)
+    policy = Policy(
+        "p", 1, 0.3,
+        min_correlation=0.9, min_correlation_blurred=0.96, min_correlation_noisy=0.8,
+    )  # fmt: skip
     assert confirms(check(correlation=0.91), policy)
     assert not confirms(check(correlation=0.91, blur_mm=8.0), policy)  # four voxels: 0.93
     assert not confirms(check(correlation=0.95, blur_mm=-100.0), policy)
@@ -187,14 +193,53 @@ def test_blur_asks_for_more_and_little_overlap_is_no_evidence():
     assert not confirms(check(overlap=(0.1, 0.14)), policy)
     assert not confirms(check(correlation=1.0, error=0.16), policy)
     assert confirms(check(overlap=(0.1, 0.9)), policy)
+    assert confirms(check(correlation=0.86, noise=0.25), policy)  # half of the way to noisy: 0.85
+    assert not confirms(check(correlation=0.84, noise=0.25), policy)
+    assert not confirms(check(correlation=0.79, noise=1.0), policy)
 
 
 def test_candidates_with_near_slices_are_aligned_first_and_only_so_many():
     slices = hits((1, FAR, 9), (2, NEAR, 2), (3, NEAR, 3), (4, FAR, 5), (5, FAR, 5))
-    assert to_verify(gather(slices, POLICY), POLICY) == [3, 2, 1]
+    assert to_verify(gather(slices, POLICY), POLICY) == [[3], [2], [1], [4]]
     few = Policy("p", 1, 0.3, most_verified=0)
     assert to_verify(gather(slices, few), few) == []
     assert to_verify(gather(slices, POLICY, digest_match=1), POLICY) == []
+
+
+def test_slices_and_layouts_take_turns_and_who_begins_depends_on_the_slices():
+    layouts = [LayoutHit(7, 0.2), LayoutHit(3, 0.3), LayoutHit(8, 1.01)]
+    near = gather(hits((3, NEAR, 3), (2, FAR, 5)), POLICY, layouts=layouts)
+    assert to_verify(near, POLICY) == [[3], [7], [2]], "8 is beyond max_layout"
+    damaged = gather(hits((3, NEAR, 1), (2, FAR, 5)), POLICY, layouts=layouts)
+    assert to_verify(damaged, POLICY) == [[7], [3], [2]]
+    alone = gather(hits((None, math.inf, 2)), POLICY, layouts=layouts)
+    assert to_verify(alone, POLICY) == [[7], [3]]
+
+
+def test_copies_of_a_case_are_hits_of_that_case_and_it_is_aligned_first():
+    slices = hits((5, NEAR, 1), (6, NEAR, 3), (9, NEAR, 2))
+    groups = {5: 1, 6: 1, 40: 2}
+    found = gather(slices, POLICY, layouts=[LayoutHit(5, 0.1)], groups=groups)
+    assert [(c.case, c.hits, c.within) for c in found.candidates] == [(1, 4, 4), (9, 2, 2)]
+    assert found.groups == {5: 1, 6: 1}, "what is no evidence here is not kept"
+    assert to_verify(found, POLICY) == [[1, 6], [9]]
+
+
+def test_a_copy_of_a_case_that_is_refuted_may_be_confirmed_itself():
+    found = gather(
+        hits((5, NEAR, 3)), POLICY, groups={5: 1},
+        checks=[check(1, correlation=0.5), check(5, correlation=0.99)],
+    )  # fmt: skip
+    assert judge(found, POLICY).matched_case == 5
+
+
+def test_a_layout_alone_can_lead_to_the_copy():
+    found = gather(
+        hits((None, math.inf, 3)), POLICY, layouts=[LayoutHit(7, 0.2)],
+        checks=[check(7, correlation=0.99)],
+    )  # fmt: skip
+    verdict = judge(found, POLICY)
+    assert (verdict.relation, verdict.matched_case) == (Relation.NEAR_DUPLICATE, 7)
 
 
 def test_verification_is_never_silent():
@@ -225,14 +270,17 @@ def test_what_never_became_a_volume_has_its_own_relation():
 
 def test_the_policy_is_one_text_and_refuses_impossible_numbers():
     assert POLICY.canonical_json() == (
-        '{"d_max":0.3,"max_error":0.15,"min_correlation":0.93,"min_correlation_blurred":0.97,"min_coverage":0.5,'
-        '"min_overlap":0.15,"min_related":0.25,"most_verified":3,"name":"paper",'
+        '{"d_max":0.3,"max_error":0.15,"max_layout":1.0,"min_correlation":0.94,"min_correlation_blurred":0.97,'
+        '"min_correlation_noisy":0.91,"min_coverage":0.5,'
+        '"min_overlap":0.15,"min_related":0.25,"most_verified":4,"name":"paper",'
         '"threshold":0.7711,"version":1,"whole":0.8}'
     )
     assert POLICY.sha256() != Policy(name="paper", version=2, d_max=0.3).sha256()
     for wrong in ({"d_max": 0.0}, {"d_max": float("nan")}, {"threshold": 1.0}, {"version": 0},
                   {"min_related": 0.6}, {"min_coverage": 1.1}, {"name": ""}, {"whole": 0.0},
                   {"min_correlation": 0.98}, {"min_correlation_blurred": 0.99},
-                  {"min_overlap": 0.0}, {"most_verified": -1}, {"max_error": 0.0}):  # fmt: skip
+                  {"min_overlap": 0.0}, {"most_verified": -1}, {"max_error": 0.0},
+                  {"max_layout": -0.1},
+                  {"min_correlation_noisy": 0.95}):  # fmt: skip
         with pytest.raises(ValueError):
             Policy(**{"name": "paper", "version": 1, "d_max": 0.3, **wrong})

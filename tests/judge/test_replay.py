@@ -17,6 +17,7 @@ from diptych.judge.check import Band, Check, Impossible, Interval
 from diptych.judge.ladder import (
     Evidence,
     Flag,
+    LayoutHit,
     Relation,
     SliceHit,
     gather,
@@ -71,6 +72,8 @@ def evidences(draw: st.DrawFn) -> Evidence:
     return gather(
         draw(st.lists(hits, max_size=12)),
         draw(policies),
+        layouts=draw(st.lists(st.builds(LayoutHit, case=cases, distance=distances), max_size=3)),
+        groups=draw(st.dictionaries(cases, cases, max_size=3)),
         digest_match=draw(st.one_of(st.none(), cases)),
         same_study=draw(st.sets(cases)),
         flags=draw(st.sets(st.sampled_from(list(Flag)))),
@@ -94,6 +97,8 @@ def test_it_is_judged_as_before_under_any_policy(
         counted = gather(
             evidence.slices,
             policy,
+            layouts=evidence.layouts,
+            groups=evidence.groups,
             digest_match=evidence.digest_match,
             same_study=evidence.same_study,
             flags=evidence.flags,
@@ -110,6 +115,8 @@ def test_every_field_of_the_evidence_survives() -> None:
     full = gather(
         [SliceHit(3, 0.1), SliceHit(4, 0.5), SliceHit(None, math.inf)],
         policy,
+        layouts=[LayoutHit(7, 0.25)],
+        groups={4: 3},
         digest_match=3,
         same_study=[4],
         flags=[Flag.COLLISION],
@@ -162,8 +169,18 @@ def test_rows_of_the_first_version_are_read() -> None:
 
 
 def test_a_version_to_come_is_refused_by_its_name() -> None:
-    with pytest.raises(UnreadableEvidence, match="evidence of version 3: this Diptych reads 1 to"):
-        rebuilt({**FIRST, "version": 3}, Policy("any", 1, 0.3))
+    with pytest.raises(UnreadableEvidence, match="evidence of version 4: this Diptych reads 1 to"):
+        rebuilt({**FIRST, "version": 4}, Policy("any", 1, 0.3))
+
+
+def test_rows_of_the_second_version_have_no_layouts_and_noise_of_another_meaning() -> None:
+    policy = Policy("any", 1, 0.3)
+    check = Check(4, None, 0.9, 0.1, noise=0.2, spacing_mm=1.0, overlap=(1.0, 1.0))
+    full = gather([SliceHit(4, 0.1)], policy, checks=[check])
+    said = through_json(full, policy) | {"version": 2}
+    del said["layouts"], said["groups"]
+    again = rebuilt(said, policy)
+    assert (again.layouts, again.groups, again.checks[0].noise) == ((), {}, 0.0)
 
 
 @pytest.mark.parametrize("checks", [None, [{"case": 4}], [{"case": 4, "impossible": "tired"}]])

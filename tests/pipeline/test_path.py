@@ -57,14 +57,14 @@ def test_strangers_are_unique_in_archives_of_one_two_three_and_more_cases(
 def test_a_copy_with_the_same_pixels_is_exact(own: Archive, bodies: Bodies, copy: Any) -> None:
     original = own.add(bodies["abdomen-0"])
     own.add(bodies["chest-0"])
-    nodes = len(own.index)
+    nodes = len(own.indexes.slices)
     row = own.add(copy(bodies["abdomen-0"]))
     assert row["relation"] == "exact"
     assert row["matched_case_id"] == original["case_id"]
     assert row["matched_series_instance_uid"] == original["series_instance_uid"]
     assert (row["c1"], row["c3"]) == (1.0, 1.0)
     assert row["informative_slices"] == original["informative_slices"]
-    assert len(own.index) == nodes, "an exact copy reuses the vectors of its original"
+    assert len(own.indexes.slices) == nodes, "an exact copy reuses the vectors of its original"
 
 
 def test_a_rotated_noisy_copy_is_a_near_duplicate(own: Archive, bodies: Bodies) -> None:
@@ -174,7 +174,7 @@ def test_a_blank_series_is_not_screenable_and_matches_no_other_blank_series(
     for row in (own.add(constant_series(7)), own.add(constant_series(7))):
         assert (row["relation"], row["reason"]) == ("not-screenable", "no-informative-slice")
         assert row["matched_case_id"] is None
-    assert len(own.index) == 0
+    assert len(own.indexes.slices) == 0
 
 
 def test_identical_slices_share_one_node_of_the_index(own: Archive, bodies: Bodies) -> None:
@@ -182,7 +182,7 @@ def test_identical_slices_share_one_node_of_the_index(own: Archive, bodies: Bodi
     for data_set in body[8:]:
         data_set.PixelData = body[7].PixelData
     row = own.add(body)
-    assert row["informative_slices"] > len(own.index) > 0
+    assert row["informative_slices"] > len(own.indexes.slices) > 0
 
 
 def test_an_object_that_is_no_image_is_silent(own: Archive) -> None:
@@ -356,3 +356,40 @@ def test_the_series_that_waits_next_is_decoded_ahead_and_judged_as_if_it_had_com
     with own.store.read() as connection:
         assert work.upcoming(connection) == []
     assert own.add(copies.new_uids(bodies["chest-0"], 7))["relation"] == "exact"
+
+
+def damaged(body: list[Dataset], seed: int, noise: float) -> list[Dataset]:
+    """White noise of ``noise`` of the volume's range on every voxel; a series of its own."""
+    volume = np.stack([d.pixel_array for d in body]).astype(np.float64)
+    low, high = volume.min(), volume.max()
+    changed = volume + np.random.default_rng(seed).normal(0, noise * (high - low), volume.shape)
+    changed = 1 + 4094 * (changed - changed.min()) / np.ptp(changed)
+    out = copies.new_uids(body, seed)
+    for data_set, plane in zip(out, changed, strict=True):
+        data_set.PixelData = plane.astype(np.uint16).tobytes()
+        data_set.PixelRepresentation = 0
+        data_set.BitsAllocated, data_set.BitsStored, data_set.HighBit = 16, 12, 11
+        data_set.SmallestImagePixelValue = data_set.LargestImagePixelValue = None
+    return out
+
+
+def test_a_copy_that_drowns_in_noise_is_found_by_its_layout(own: Archive, bodies: Bodies) -> None:
+    originals = {name: own.add(body) for name, body in bodies.items()}
+    row = own.add(damaged(bodies["abdomen-1"], 9, 0.5))
+    assert row["relation"] == "near-duplicate", row["detail"]
+    assert row["matched_case_id"] == originals["abdomen-1"]["case_id"]
+    evidence = evidence_of(own, row)
+    assert evidence["layouts"][0][0] == row["matched_case_id"]
+
+
+def test_copies_of_a_copy_are_of_one_group(own: Archive, bodies: Bodies) -> None:
+    first = own.add(bodies["abdomen-1"])
+    own.add(bodies["chest-0"])
+    rows = [own.add(copies.rotated_noisy(bodies["abdomen-1"], seed)) for seed in range(20, 26)]
+    again = own.add(copies.new_uids(copies.rotated_noisy(bodies["abdomen-1"], 25), 99))
+    assert {row["relation"] for row in rows} == {"near-duplicate"}
+    assert {row["matched_case_id"] for row in rows} == {first["case_id"]}
+    assert (again["relation"], again["matched_case_id"]) == ("exact", rows[-1]["case_id"])
+    evidence = evidence_of(own, rows[-1])
+    assert set(dict(evidence["groups"]).values()) == {first["case_id"]}
+    assert rows[-1]["c3"] == 1.0, "the hits of the copies are those of the first"

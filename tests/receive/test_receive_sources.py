@@ -113,7 +113,10 @@ def test_an_acceptor_that_is_told_to_end_does_not_close_the_port_of_the_others(
     os.kill(min(before), signal.SIGTERM)
     configured.wait_until(
         lambda: (
-            min(before) not in acceptor_pids(configured) and len(acceptor_pids(configured)) == 2
+            min(before) not in acceptor_pids(configured)
+            and len(acceptor_pids(configured)) == 2
+            # The new one holds the socket before it has imported anything.
+            and configured.get("/readyz")[0] == 200
         ),
         "replaced",
         20,

@@ -82,7 +82,7 @@ def earliest_with_digest(
         .exists()
     )
     row = connection.execute(
-        _owners()
+        owners_by()
         .join(digest, digest.c.case_id == case.c.id)
         .where(
             digest.c.case_digest == case_digest,
@@ -103,7 +103,7 @@ def owners(connection: Connection, fingerprint_id: int, keys: Sequence[int]) -> 
     found: dict[int, Owner] = {}
     for part in parts(sorted(set(keys))):
         rows = connection.execute(
-            _owners(node.c.key)
+            owners_by(node.c.key)
             .join(node, node.c.case_id == case.c.id)
             .where(node.c.fingerprint_id == fingerprint_id, node.c.key.in_(part))
         )
@@ -113,7 +113,7 @@ def owners(connection: Connection, fingerprint_id: int, keys: Sequence[int]) -> 
 
 def owner_of_case(connection: Connection, case_id: int) -> Owner | None:
     """The case and its series, by id."""
-    row = connection.execute(_owners().where(case.c.id == case_id)).one_or_none()
+    row = connection.execute(owners_by().where(case.c.id == case_id)).one_or_none()
     return Owner(*row) if row else None
 
 
@@ -284,7 +284,7 @@ def parts(values: list) -> Iterator[list]:  # type: ignore[type-arg]
         yield values[start : start + _LIST]
 
 
-def _owners(*more: object):  # type: ignore[no-untyped-def]
+def owners_by(*more: object):  # type: ignore[no-untyped-def]
     return select(
         case.c.id,
         case.c.series_id,

@@ -16,6 +16,7 @@ from diptych.audit.schema import (
     embedding,
     evidence,
     instance,
+    layout,
     node,
     plane,
     proxy,
@@ -102,7 +103,7 @@ def _nodes(connection: Connection, cases: Sequence[int]) -> list[int]:
 
 def _content(connection: Connection, cases: Sequence[int]) -> None:
     ids = select(digest.c.id).where(digest.c.case_id.in_(cases)).scalar_subquery()
-    for table in (proxy, plane):
+    for table in (layout, proxy, plane):
         connection.execute(delete(table).where(table.c.digest_id.in_(ids)))
     connection.execute(delete(digest).where(digest.c.case_id.in_(cases)))
     connection.execute(delete(embedding).where(embedding.c.case_id.in_(cases)))

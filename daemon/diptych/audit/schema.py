@@ -239,6 +239,15 @@ proxy = Table(
     comment="What is needed to verify an old case after its pixels are purged. PHI.",
 )
 
+layout = Table(
+    "layout",
+    metadata,
+    Column("digest_id", ForeignKey("digest.id"), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("vector", LargeBinary, nullable=False),
+    comment="The coarse layout of a case at a revision, f16; a candidate is searched by it.",
+)
+
 fingerprint = Table(
     "fingerprint",
     metadata,

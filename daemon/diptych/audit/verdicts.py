@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, and_, func, insert, select, true, update
 
 from diptych import faults, metrics
-from diptych.audit import archive, chain, counters, reverdicts, schema, work
+from diptych.audit import archive, chain, counters, layouts, reverdicts, schema, work
 from diptych.audit.schema import case, embedding, evidence, fingerprint, match, node, verdict
 from diptych.audit.store import Store, now
 from diptych.errors import Reason, StoreError
@@ -124,6 +124,7 @@ class CaseVerdict:
     watermark: int | None = None
     digests: Digests | None = None
     proxy: tuple[int, bytes] | None = None
+    layout: tuple[int, NDArray[np.float32]] | None = None
     nodes: Nodes | None = None
     candidates: Sequence[Candidate] = ()
     evidence: Mapping[str, Any] | None = None
@@ -154,25 +155,38 @@ class Judged:
     collisions: Mapping[str, int] = field(default_factory=dict)
 
 
-def record(
-    store: Store, judged: Judged, fingerprint_id: int
-) -> tuple[NDArray[np.uint64], NDArray[np.float32], tuple[int, str]]:
+@dataclass(frozen=True)
+class Recorded:
+    """What is to be added to the indexes, and the chain's head. keys (m,), vectors (m, d): of new
+    nodes; layouts: key and vector of each."""
+
+    keys: NDArray[np.uint64]
+    vectors: NDArray[np.float32]
+    layouts: Sequence[tuple[int, NDArray[np.float32]]]
+    head: tuple[int, str]
+
+
+def record(store: Store, judged: Judged, fingerprint_id: int) -> Recorded:
     """Commit everything at once.
 
-    Returns the keys (m,) and vectors (m, d) to add to the index, and the chain's head. Raises
-    StoreError, and then nothing of it is kept; also when what a verdict rests on was forgotten
-    meanwhile: the revision is then to be judged again.
+    Raises StoreError, and then nothing of it is kept; also when what a verdict rests on was
+    forgotten meanwhile: the revision is then to be judged again.
     """
     keys: list[int] = []
     vectors: list[NDArray[np.float32]] = []
+    laid_out: list[tuple[int, NDArray[np.float32]]] = []
     with store.write() as connection:
         work.judged(connection, judged.work.revision_id)
         for item in judged.verdicts:
             _refuse_forgotten(connection, item, fingerprint_id)
-            new_keys, new_vectors = _record_case(connection, judged, item, fingerprint_id)
+            digest_id, new_keys, new_vectors = _record_case(
+                connection, judged, item, fingerprint_id
+            )
             if new_vectors is not None:
                 keys += new_keys
                 vectors.append(new_vectors)
+            if digest_id is not None and item.layout is not None:
+                laid_out.append((digest_id, item.layout[1]))
         for outcome in judged.instances:
             connection.execute(
                 update(schema.instance)
@@ -195,7 +209,7 @@ def record(
         head = chain.head(connection)
         faults.point("judge.inside-transaction")
     added = np.concatenate(vectors) if vectors else np.empty((0, 0), np.float32)
-    return np.array(keys, np.uint64), added, head
+    return Recorded(np.array(keys, np.uint64), added, laid_out, head)
 
 
 def _refuse_forgotten(connection: Connection, item: CaseVerdict, fingerprint_id: int) -> None:
@@ -209,8 +223,9 @@ def _refuse_forgotten(connection: Connection, item: CaseVerdict, fingerprint_id:
 
 def _record_case(
     connection: Connection, judged: Judged, item: CaseVerdict, fingerprint_id: int
-) -> tuple[list[int], NDArray[np.float32] | None]:
-    case_id = None
+) -> tuple[int | None, list[int], NDArray[np.float32] | None]:
+    """The row of its digests, and its new nodes."""
+    case_id = digest_id = None
     new: tuple[list[int], NDArray[np.float32] | None] = [], None
     if item.signature is not None:
         case_id = _case(connection, judged.work.series_id, item)
@@ -223,6 +238,8 @@ def _record_case(
                     digest_id=digest_id, version=version, bytes=len(data), data=data
                 )
             )
+        if item.layout is not None:
+            layouts.add(connection, digest_id, *item.layout)
     if case_id is not None and item.nodes is not None:
         new = add_nodes(connection, case_id, judged.work.revision_id, item.nodes, fingerprint_id)
     packed = None
@@ -248,7 +265,7 @@ def _record_case(
         connection.execute(
             insert(evidence).values(verdict_id=verdict_id, version=EVIDENCE_VERSION, data=packed)
         )
-    return new
+    return digest_id, *new
 
 
 def payload(

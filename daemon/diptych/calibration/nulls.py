@@ -1,7 +1,7 @@
 """Leave one case out: what would the ladder call this case if it and its kin were not there?
 
 Any answer that names a copy is then a false alarm, or a real copy that nobody had found. The same
-look-up as the daemon's (:func:`diptych.pipeline.look_up`); clean from the stored vectors, and
+look-up as the daemon's (:func:`diptych.lookup.look_up`); clean from the stored vectors, and
 transformed (Truong et al. 2023, section III-A) from pixels that are still kept.
 """
 
@@ -24,9 +24,8 @@ from diptych.judge import proxy
 from diptych.judge.count import CaseId
 from diptych.judge.ladder import Relation
 from diptych.judge.policy import Policy
-from diptych.pipeline import Finding, Ready, Stages, look_up, make_ready
+from diptych.lookup import Finding, Indexes, Ready, Stages, look_up, make_ready
 from diptych.registry import volumes
-from diptych.search.archive import SearchIndex
 from diptych.volume.value import Volume
 
 COPIES = (Relation.EXACT, Relation.NEAR_DUPLICATE, Relation.PARTIAL)
@@ -76,14 +75,14 @@ class Nulls:
     def __init__(
         self,
         everything: Population,
-        index: SearchIndex,
+        indexes: Indexes,
         embedder: Embedder,
         policy: Policy,
         believed: Groups,
         certain: Groups,
         read: Callable[[models.Wanted], dict[int, Volume]],
     ) -> None:
-        self._all, self._index, self._embedder = everything, index, embedder
+        self._all, self._indexes, self._embedder = everything, indexes, embedder
         self._policy, self._read = policy, read
         self._believed, self._certain = believed, certain
 
@@ -146,7 +145,9 @@ class Nulls:
     def _look_up(
         self, ready: Ready, digest: bytes | None, vectors: NDArray[np.float32], known: Without
     ) -> Finding:
-        return look_up(ready, digest, lambda _: vectors, self._index, known, self._policy, Stages())
+        return look_up(
+            ready, digest, lambda _: vectors, self._indexes, known, self._policy, Stages()
+        )
 
     def _stored(self, member: Member) -> Ready:
         """A case without its pixels: what a look-up needs beside the vectors is its proxy."""

@@ -27,10 +27,11 @@ from diptych.errors import UsageError
 from diptych.evaluate.answers import SEVEN, TRANSFORMS, Transform
 from diptych.evaluate.progress import Progress
 from diptych.judge.ladder import Relation
+from diptych.lookup import Indexes
 from diptych.receive.spool import Spool
 from diptych.registry import volumes
 from diptych.volume.decoders import DecoderPool
-from diptych.worker import open_index
+from diptych.worker import open_index, open_layouts
 
 FEWEST = 2
 
@@ -59,7 +60,9 @@ def calibrate(config: Config, store: Store, options: Options) -> tuple[Figures, 
         fingerprint_id = population.fingerprint_id(connection, model.fingerprint)
         copies = population.links(connection, COPIES)
     everything = (
-        None if fingerprint_id is None else Population(store, fingerprint_id, model.dimension)
+        None
+        if fingerprint_id is None
+        else Population(store, fingerprint_id, model.dimension, copies)
     )
     if everything is None or fingerprint_id is None or len(everything.members) < FEWEST:
         raise UsageError(
@@ -68,7 +71,9 @@ def calibrate(config: Config, store: Store, options: Options) -> tuple[Figures, 
         )
     policy = definition.under(model.d_max)
     embedder = Embedder(model, config.model.threads or 1)
-    index = open_index(config, store, embedder, fingerprint_id)
+    indexes = Indexes(
+        open_index(config, store, embedder, fingerprint_id), open_layouts(config, store)
+    )
     spool = Spool(config.spool_folder, config.source_names())
     decode = config.decode
     members = _drawn(everything.members, options)
@@ -82,7 +87,7 @@ def calibrate(config: Config, store: Store, options: Options) -> tuple[Figures, 
     ) as decoders:
         nulls = Nulls(
             everything,
-            index,
+            indexes,
             embedder,
             policy,
             believed,
@@ -106,7 +111,7 @@ def calibrate(config: Config, store: Store, options: Options) -> tuple[Figures, 
         model=model.name,
         fingerprint=model.fingerprint,
         policy=policy,
-        search=index.name,
+        search=indexes.slices.name,
         interrupted=interrupted,
         left_out=left_out(everything.members, copies, believed),
     )

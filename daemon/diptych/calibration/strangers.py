@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diptych.audit import archive, population
+from diptych.audit import archive, layouts, population
 from diptych.audit.population import Link, Member
 from diptych.audit.store import Store
 from diptych.judge.count import CaseId
@@ -99,9 +99,13 @@ def _shared(members: Iterable[Member]) -> set[bytes]:
 
 
 class Population:
-    """The cases of one fingerprint, who holds which node, and who has which digest: read once."""
+    """The cases of one fingerprint, who holds which node, who has which digest, and who is whose
+    copy: read once."""
 
-    def __init__(self, store: Store, fingerprint_id: int, dimension: int) -> None:
+    def __init__(
+        self, store: Store, fingerprint_id: int, dimension: int, copies: Iterable[Link]
+    ) -> None:
+        self.copies = {link.case_id: link.matched_case_id for link in copies}
         self.store, self.fingerprint_id, self.dimension = store, fingerprint_id, dimension
         with store.read() as connection:
             self.members = population.members(connection, fingerprint_id)
@@ -154,6 +158,17 @@ class Without:
                     break
         return found
 
+    def owners_of_layouts(self, keys: Sequence[int]) -> Mapping[int, CaseId]:
+        """Whose they are, of those that are not left out."""
+        with self._all.store.read() as connection:
+            found = layouts.owners(connection, keys)
+        return {k: o.case_id for k, o in found.items() if o.case_id not in self._left_out}
+
+    def representatives(self, cases: Iterable[CaseId]) -> Mapping[CaseId, CaseId]:
+        """As the verdicts have it; without those that are left out."""
+        found = {case: self._all.copies[case] for case in cases if case in self._all.copies}
+        return {case: of for case, of in found.items() if of not in self._left_out}
+
     def proxy_of(self, case: CaseId) -> bytes | None:
         """Its newest."""
         with self._all.store.read() as connection:
@@ -162,4 +177,4 @@ class Without:
     def same_study(self, cases: Iterable[CaseId]) -> list[CaseId]:
         """As the daemon asks it; a study without a name is nobody's."""
         study = self._study
-        return [case for case in cases if study is not None and self._all.study[case] == study]
+        return [case for case in cases if study is not None and self._all.study.get(case) == study]

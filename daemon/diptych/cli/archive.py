@@ -9,9 +9,6 @@ from typing import Annotated
 import typer
 
 from diptych import reports
-from diptych.audit import forget as forgetting
-from diptych.audit import indexing, verdicts
-from diptych.audit import verify as verifying
 from diptych.cli.common import ConfigOption, DataOption, in_words, load, moment, open_store
 from diptych.judge.ladder import Relation
 
@@ -54,6 +51,8 @@ def list_verdicts(
     """List the series: the current verdict of each one's newest revision."""
     start = moment("--since", since)
     with in_words():
+        from diptych.audit import verdicts
+
         store = open_store(load(data, config))
         with store.read() as connection:
             found = verdicts.current(connection, relation, start)
@@ -77,6 +76,8 @@ def audit_verify(data: DataOption = None, config: ConfigOption = None) -> None:
     nothing was cut off.
     """
     with in_words():
+        from diptych.audit import verify as verifying
+
         chosen = load(data, config)
         store = open_store(chosen)
         with store.read() as connection:
@@ -108,6 +109,7 @@ def index_rebuild(data: DataOption = None, config: ConfigOption = None) -> None:
     """Build the index anew from the database; a running daemon is asked to do it."""
     with in_words():
         from diptych import doctor, service
+        from diptych.audit import indexing
 
         chosen = load(data, config)
         store = open_store(chosen)
@@ -127,6 +129,7 @@ def forget(
     """Remove pixels, proxy, vectors and identifiers of a case; the chain still verifies."""
     with in_words():
         from diptych import doctor, service
+        from diptych.audit import forget as forgetting
         from diptych.receive.spool import Spool
 
         chosen = load(data, config)

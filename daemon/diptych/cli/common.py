@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from diptych import config as configuration
-from diptych.audit import migrate
-from diptych.audit.store import Store
-from diptych.config import Config
 from diptych.errors import ConfigError, DiptychError, ModelError, StoreError, UsageError
+
+if TYPE_CHECKING:
+    from diptych.audit.store import Store
+    from diptych.config import Config
 
 USAGE = 2
 ENVIRONMENT = 4
@@ -34,6 +34,8 @@ ConfigOption = Annotated[
 
 
 def load(data: str | None, config: Path | None, **sections: dict[str, Any]) -> Config:
+    from diptych import config as configuration
+
     given = {
         name: {key: value for key, value in section.items() if value is not None}
         for name, section in sections.items()
@@ -46,6 +48,9 @@ def load(data: str | None, config: Path | None, **sections: dict[str, Any]) -> C
 
 def open_store(config: Config) -> Store:
     """The database of a data folder that exists; commands never make one."""
+    from diptych.audit import migrate
+    from diptych.audit.store import Store
+
     if not config.database.url and not (config.data / "diptych.sqlite3").exists():
         raise ConfigError(
             f"{config.data} holds no archive: start `diptych serve` there first, or name the "

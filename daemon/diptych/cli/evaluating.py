@@ -66,6 +66,18 @@ def evaluate(
             "the most similar case have the same label?",
         ),
     ] = None,
+    stand_ins: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Ask the daemon's ladder a second time, with N more cases in its archive: warped "
+            "copies of the volumes of --stand-ins-from, and generated bodies.",
+        ),
+    ] = None,
+    stand_ins_from: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER2", help="None of its volumes may be one of FOLDER."),
+    ] = None,
     data: DataOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -90,5 +102,7 @@ def evaluate(
             resume,
             quick,
             retrieval,
+            stand_ins,
+            stand_ins_from,
         )
         raise typer.Exit(run.evaluate(options))

@@ -43,7 +43,7 @@ def beyond_tables(
             ("Mean", paper.specificity_removed),
             origin,
         ),
-        _product_table(product),
+        product_table(product, "product", "Beyond the paper: the daemon's own ladder"),
         _natural_table(paper, product),
         _unreadable_table(protocol),
     ]
@@ -72,7 +72,8 @@ def _quiet_table(
     return Table(name, title, note, ("Set", "Specificity"), tuple(rows), tuple(records))
 
 
-def _product_table(product: ProductResults) -> Table:
+def product_table(product: ProductResults, name: str, title: str) -> Table:
+    """What the ladder said of every query set."""
     rows: list[tuple[str, ...]] = []
     records: list[Record] = []
     for one in product.sets:
@@ -104,8 +105,8 @@ def _product_table(product: ProductResults) -> Table:
         rows.append(("Mean of all 25 sets", every, "", "", "", ""))
         rows.append(("Mean of the 24 transforms", "", "", strangers, "", ""))
     return Table(
-        "product",
-        "Beyond the paper: the daemon's own ladder",
+        name,
+        title,
         f"Policy {product.policy}, not fitted on this data. Found is exact, near-duplicate or "
         "partial with the true case; any of these for a stranger under the same transform is a "
         "false positive.",

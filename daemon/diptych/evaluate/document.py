@@ -28,7 +28,7 @@ def document(
     contract = {
         "protocol": _protocol(protocol),
         "paper": _paper(paper),
-        "product": _product(product),
+        "product": product_document(product),
     }
     if taken := contract.keys() & extra.keys():
         raise ValueError(f"extra keys are already taken: {', '.join(sorted(taken))}")
@@ -90,7 +90,8 @@ def _paper_set(one: PaperSet, transformed: Estimate, removed: Estimate) -> Docum
     }
 
 
-def _product(product: ProductResults) -> Document:
+def product_document(product: ProductResults) -> Document:
+    """The ladder's figures: the contract's ``product``."""
     strangers = product.untransformed
     return {
         "policy": product.policy,

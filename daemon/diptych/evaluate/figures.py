@@ -160,4 +160,5 @@ def _save(figure: Figure, out: Path, name: str) -> tuple[Path, ...]:
     for path in paths:
         # No date inside: the same figure is the same file.
         figure.savefig(path, dpi=DPI, metadata={"Date": None} if path.suffix == ".svg" else None)
+        figure.set_layout_engine("none")  # the second picture keeps the layout of the first
     return paths

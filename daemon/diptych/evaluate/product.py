@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 
 from diptych.embed.manifest import ModelEntry
 from diptych.judge.count import CaseId
-from diptych.pipeline import Finding, Ready, Stages, look_up, shipped_policy
+from diptych.judge.layout import DIMENSION, layout
+from diptych.lookup import Finding, Indexes, Ready, Stages, look_up, read_proxy, shipped_policy
 from diptych.search.archive import SearchIndex
+from diptych.search.layouts import Layouts
 
 Vectors = NDArray[np.float32]
+Fetch = Callable[[], bytes]
 
 
 class Product:
@@ -25,8 +28,8 @@ class Product:
 
     def __init__(self, model: ModelEntry) -> None:
         self.policy = shipped_policy(model)
-        self._index = SearchIndex(model.dimension, model.fingerprint)
-        self._archive = _Memory(self._index)
+        self._indexes = Indexes(SearchIndex(model.dimension, model.fingerprint), Layouts(DIMENSION))
+        self._archive = _Memory(self._indexes)
 
     def add(
         self,
@@ -34,28 +37,34 @@ class Product:
         digest: bytes | None,
         vectors: Vectors,
         proxy: bytes,
+        fetch: Fetch | None = None,
     ) -> CaseId:
         """The next case. slice_digests, vectors (n, d): of its informative slices; digest: of the
-        case, None when its planes are constant."""
-        return self._archive.add(slice_digests, digest, vectors, proxy)
+        case, None when its planes are constant. fetch: gives the proxy again, which then is not
+        kept in memory."""
+        return self._archive.add(slice_digests, digest, vectors, proxy, fetch)
+
+    def __len__(self) -> int:
+        """Nodes of the index: distinct informative slices."""
+        return len(self._index)
 
     def judge(self, ready: Ready, digest: bytes | None, embed: Callable[[], Vectors]) -> Finding:
         """The verdict on one query, as on a new series. embed: its informative slices' vectors."""
         return look_up(
-            ready, digest, lambda _: embed(), self._index, self._archive, self.policy, Stages()
+            ready, digest, lambda _: embed(), self._indexes, self._archive, self.policy, Stages()
         )
 
 
 class _Memory:
     """A ``pipeline.Archive`` without SQL: nodes are shared by prepared digest, as there."""
 
-    def __init__(self, index: SearchIndex) -> None:
-        self._index = index
+    def __init__(self, indexes: Indexes) -> None:
+        self._index, self._layouts = indexes.slices, indexes.layouts
         self._nodes: dict[bytes, int] = {}
         self._owner: dict[int, CaseId] = {}
         self._by_digest: dict[bytes, CaseId] = {}
         self._keys: list[list[int]] = []
-        self._proxies: list[bytes] = []
+        self._proxies: list[bytes | Fetch] = []
 
     def add(
         self,
@@ -63,6 +72,7 @@ class _Memory:
         digest: bytes | None,
         vectors: Vectors,
         proxy: bytes,
+        fetch: Fetch | None,
     ) -> CaseId:
         case = len(self._keys) + 1
         new: dict[int, int] = {}
@@ -73,7 +83,11 @@ class _Memory:
                 new[key] = row
         self._index.add(np.array(list(new), np.uint64), vectors[list(new.values())])
         self._keys.append([self._nodes[value] for value in slice_digests])
-        self._proxies.append(proxy)
+        self._proxies.append(fetch or proxy)
+        known = read_proxy(proxy)
+        laid_out = None if known is None else layout(known)
+        if laid_out is not None:
+            self._layouts.add([case], laid_out[None])
         if digest is not None:
             self._by_digest.setdefault(digest, case)
         return case
@@ -88,8 +102,15 @@ class _Memory:
     def owners(self, keys: Sequence[int]) -> Mapping[int, CaseId]:
         return {key: self._owner[key] for key in keys}
 
+    def owners_of_layouts(self, keys: Sequence[int]) -> Mapping[int, CaseId]:
+        return {key: key for key in keys}
+
+    def representatives(self, cases: Iterable[CaseId]) -> Mapping[CaseId, CaseId]:
+        return {}
+
     def proxy_of(self, case: CaseId) -> bytes | None:
-        return self._proxies[case - 1]
+        proxy = self._proxies[case - 1]
+        return proxy if isinstance(proxy, bytes) else proxy()
 
     def same_study(self, cases: Iterable[CaseId]) -> list[CaseId]:
         return []

@@ -6,14 +6,17 @@ finished is in the results at once, and is not done again.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,16 +26,19 @@ from diptych.embed.manifest import ModelEntry
 from diptych.embed.prepare import digest_slices, prepare
 from diptych.errors import UsageError
 from diptych.evaluate.answers import DUPLICATE, TRANSFORMS, Answer, ProductAnswer, Transform
-from diptych.evaluate.cases import Case, find, read_pairs, read_subjects
+from diptych.evaluate.cases import Case, Listing, find, read_pairs, read_subjects
+from diptych.evaluate.crowd import Crowd
 from diptych.evaluate.paper import Database, IndexName
+from diptych.evaluate.populate import Archive, likeness, peak_memory, populate
 from diptych.evaluate.product import Product
 from diptych.evaluate.progress import Progress
 from diptych.evaluate.reading import Reading, Unreadable
-from diptych.evaluate.store import Embedded, Record, Results
+from diptych.evaluate.sources import Sources, gather, refuse_same_files
+from diptych.evaluate.store import Embedded, Record, Results, embedded_case
 from diptych.evaluate.survey import Survey, survey
 from diptych.evaluate.transforms import transformed
 from diptych.judge.digest import case_digest
-from diptych.pipeline import Ready, Stages, make_ready
+from diptych.lookup import Ready, Stages, make_ready
 from diptych.volume.decoders import DecoderPool
 from diptych.volume.orient import canonical_slices
 from diptych.volume.value import Volume
@@ -58,7 +64,8 @@ class Model:
 @dataclass(frozen=True)
 class Plan:
     """What is run over a folder, and where its results go. product: with the ladder, where the
-    model has one. without: files and folders below FOLDER that are ours."""
+    model has one. without: files and folders below FOLDER that are ours. stand_ins: how many are
+    added to the ladder's archive in a second round, made of the volumes of ``stand_ins_from``."""
 
     folder: Path
     out: Path
@@ -69,6 +76,8 @@ class Plan:
     subjects: Path | None = None
     known_pairs: Path | None = None
     without: tuple[Path, ...] = ()
+    stand_ins: int = 0
+    stand_ins_from: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +111,10 @@ class Run:
         self._subjects = read_subjects(subjects, self._listing) if subjects else {}
         self._pairs = read_pairs(pairs, self._listing) if pairs else []
         self._entry = plan.model.entry if plan.product else None
+        self._sources: Listing | None = None
+        if plan.stand_ins_from is not None:
+            self._sources = find(plan.stand_ins_from, without=(plan.out, *plan.without))
+            refuse_same_files(self._sources, self._listing)
         self._results = Results(plan.out, self._header(), resume)
 
     def __enter__(self) -> Run:
@@ -126,17 +139,21 @@ class Run:
         queries = [(case, side) for cases, side in sides for case in cases if case.id not in done]
         if not queries:
             return surveyed
-        database, product = self._build(surveyed)
         places = {case.id: place for place, case in enumerate(surveyed.database)}
         weight = sum(surveyed.voxels[case.id] for case, _ in queries)
-        with (
-            self._progress.phase("queries", len(queries), weight) as phase,
-            ThreadPoolExecutor(WORKERS) as workers,
-        ):
+        with ExitStack() as stack:
+            crowd = self._crowd(self._sources, surveyed, stack) if self._sources else None
+            database, archives = self._build(surveyed)
+            if crowd is not None:
+                archives.append(self._crowded(*crowd, surveyed))
+            phase = stack.enter_context(self._progress.phase("queries", len(queries), weight))
+            workers = stack.enter_context(ThreadPoolExecutor(WORKERS))
             for case, side in queries:
-                asked = self._ask(case, places.get(case.id), database, product, workers)
+                asked = self._ask(case, places.get(case.id), database, archives, workers)
                 self._results.append({"kind": "query", "case": case.id, "side": side, **asked})
                 phase.finished(surveyed.voxels[case.id])
+        if self._sources is not None:
+            self._results.append({"kind": "memory", **peak_memory()})
         return surveyed
 
     def answers(self, surveyed: Survey) -> Iterator[Answer]:
@@ -150,21 +167,32 @@ class Run:
                 transform = TRANSFORMS[number]
                 yield Answer(case, side, transform, index, bool(removed), n, hits, known)
 
-    def product_answers(self, surveyed: Survey) -> Iterator[ProductAnswer]:
-        """Every verdict of the ladder."""
+    def product_answers(self, surveyed: Survey, crowded: bool = False) -> Iterator[ProductAnswer]:
+        """Every verdict of the ladder; crowded: with the stand-ins in its archive."""
         names = [case.id for case in surveyed.database]
         for record in self._results.records("query"):
             case, side = record["case"], record["side"]
             known = surveyed.known.get(case, ())
-            for number, relation, place, seconds in record["product"]:
-                matched = None if place is None else names[place]
+            for number, relation, place, seconds in record["crowded" if crowded else "product"]:
+                matched = None if place is None else _name(place, names)
                 transform = TRANSFORMS[number]
                 yield ProductAnswer(case, side, transform, relation, matched, seconds, known)
+
+    def crowd_facts(self) -> Record:
+        """What is known of the stand-ins and of the archive that holds them."""
+        facts: Record = {}
+        for record in self._results.records("crowd"):
+            facts.update(record)
+        for record in self._results.records("memory"):
+            for name in record.keys() - {"kind"}:
+                facts[name] = max(facts.get(name, 0), record[name])
+        return {name: value for name, value in facts.items() if name != "kind"}
 
     def _header(self) -> Record:
         """What a run must have in common with the one it goes on with."""
         plan, files = self._plan, hashlib.sha256()
-        for case in self._listing.cases:
+        sources = self._sources.cases if self._sources else ()
+        for case in (*self._listing.cases, *sources):
             for path in case.paths:
                 state = path.stat()
                 files.update(f"{case.id}\n{state.st_size} {state.st_mtime_ns}\n".encode())
@@ -177,27 +205,52 @@ class Run:
             "transforms": [TRANSFORMS.index(each) for each in plan.transforms],
             "subjects": [list(each) for each in sorted(self._subjects.items())],
             "known_pairs": [list(each) for each in sorted(self._pairs)],
+            "stand_ins": plan.stand_ins,
         }
 
-    def _build(self, surveyed: Survey) -> tuple[Database, Product | None]:
+    def _build(self, surveyed: Survey) -> tuple[Database, list[Archive]]:
         """The database, in every index, and the ladder's archive of the same cases."""
         database = Database(self._plan.model.dimension, self._plan.indexes)
-        product = Product(self._entry) if self._entry else None
+        archives = [Archive(Product(self._entry), {})] if self._entry else []
         weight = sum(surveyed.voxels[case.id] for case in surveyed.database)
         with self._progress.phase("database", len(surveyed.database), weight) as phase:
             for number, case in enumerate(surveyed.database):
-                embedded = self._results.vectors(number)
-                if embedded is None:
-                    embedded = self._embedded(case)
-                    self._results.keep_vectors(number, embedded)
+                embedded = self._of_database(surveyed, number)
                 database.add(embedded.vectors)
-                if product is not None:
-                    informative = embedded.vectors[embedded.kept]
-                    product.add(
-                        embedded.slice_digests, embedded.digest, informative, embedded.proxy
-                    )
+                for archive in archives:
+                    archive.put(embedded, number)
                 phase.finished(surveyed.voxels[case.id])
-        return database, product
+        return database, archives
+
+    def _of_database(self, surveyed: Survey, number: int) -> Embedded:
+        """A case of the database; what it is embedded as is kept."""
+        embedded = self._results.vectors(number)
+        if embedded is None:
+            embedded = self._embedded(surveyed.database[number])
+            self._results.keep_vectors(number, embedded)
+        return embedded
+
+    def _crowd(self, listing: Listing, surveyed: Survey, stack: ExitStack) -> tuple[Crowd, Sources]:
+        """The stand-ins, not made yet; their proxies stay in a file while the archive is asked."""
+        plan = self._plan
+        assert self._entry is not None
+        folder = Path(stack.enter_context(TemporaryDirectory(dir=plan.out, prefix="sources-")))
+        sources = gather(listing, surveyed.planes, self._decoders, folder, self._progress)
+        for where, reason in sources.left_out:
+            self._progress.say(f"no source of stand-ins: {where}: {reason}")
+        crowd = Crowd(plan.out / "crowd.sqlite", plan.stand_ins, sources, self._entry)
+        return stack.enter_context(crowd), sources
+
+    def _crowded(self, crowd: Crowd, sources: Sources, surveyed: Survey) -> Archive:
+        """The ladder's archive of the database among the stand-ins."""
+        assert self._entry is not None
+        case = functools.partial(self._of_database, surveyed)
+        with self._progress.phase("stand-ins", len(crowd), len(crowd)) as phase:
+            archive, facts = populate(self._entry, len(surveyed.database), case, crowd, phase)
+        facts |= {"sources": len(sources.each), **asdict(crowd.made())}
+        facts |= likeness(crowd, sources, archive.product.policy)
+        self._results.append({"kind": "crowd", **facts})
+        return archive
 
     def _embedded(self, case: Case) -> Embedded:
         reading = self._read(case)
@@ -205,21 +258,21 @@ class Run:
         vectors = self._embed(query.prepared)
         if query.ready is None:
             return Embedded(vectors, np.ones(len(vectors), np.bool_), (), query.digest, b"")
-        ready = query.ready
-        return Embedded(vectors, ready.kept, ready.slice_digests, query.digest, ready.proxy[1])
+        return embedded_case(query.ready, query.digest, vectors, query.ready.kept)
 
     def _ask(
         self,
         case: Case,
         place: int | None,
         database: Database,
-        product: Product | None,
+        archives: Sequence[Archive],
         workers: ThreadPoolExecutor,
     ) -> Record:
-        """Every transform of one case, in every index; place: the case's own in the database."""
+        """Every transform of one case, in every index and archive; place: the case's own in the
+        database."""
         reading = self._read(case)
         answers: list[list[object]] = []
-        verdicts: list[list[object]] = []
+        verdicts: list[list[list[object]]] = [[], []]
 
         def made(transform: Transform) -> _Query:
             return self._made(reading, transform, case.id)
@@ -235,9 +288,9 @@ class Run:
                 if place is not None:
                     ranked = database.ask(index, vectors, without=place)
                     answers.append([number, index, 1, len(vectors), ranked])
-            if product is not None and query.ready is not None:
-                verdicts.append([number, *_judged(product, query, vectors, embedding)])
-        return {"answers": answers, "product": verdicts}
+            for archive, said in zip(archives, verdicts, strict=False):
+                said.append([number, *_judged(archive, query, vectors, embedding)])
+        return {"answers": answers, "product": verdicts[0], "crowded": verdicts[1]}
 
     def _embed(self, prepared: NDArray[np.float32]) -> NDArray[np.float32]:
         """Vectors of all slices; equal ones, as blank borders are, are embedded once."""
@@ -270,9 +323,9 @@ class Run:
 
 
 def _judged(
-    product: Product, query: _Query, vectors: NDArray[np.float32], embedding: float
+    archive: Archive, query: _Query, vectors: NDArray[np.float32], embedding: float
 ) -> tuple[str, int | None, float]:
-    """(relation, place of the matched case in the database, seconds) of the ladder.
+    """(relation, place of the matched case in the archive, seconds) of the ladder.
 
     seconds: from the volume to the verdict. The vectors are those of paper mode, of which the
     ladder takes the informative ones, so it is charged their share of the embedding.
@@ -280,16 +333,21 @@ def _judged(
     ready = query.ready
     assert ready is not None
     began = time.perf_counter()
-    found = product.judge(ready, query.digest, lambda: vectors[ready.kept])
+    found = archive.product.judge(ready, query.digest, lambda: vectors[ready.kept])
     seconds = query.seconds + time.perf_counter() - began
     if not found.reused:
         seconds += embedding * float(ready.kept.mean())
     matched = found.judgement.matched_case
     return (
         found.judgement.relation.value,
-        None if matched is None else matched - 1,
+        None if matched is None else archive.places[matched],
         round(seconds, 5),
     )
+
+
+def _name(place: int, names: Sequence[str]) -> str:
+    """Of a place in an :class:`Archive`."""
+    return names[place] if place >= 0 else f"stand-in {-1 - place}"
 
 
 def digest_of(volume: Volume) -> bytes | None:

@@ -13,6 +13,7 @@ from typing import Any
 from diptych.evaluate.answers import Answer, ProductAnswer, Protocol
 from diptych.evaluate.beyond import beyond_tables
 from diptych.evaluate.cells import NOTHING, Table, index_name, number, rate_text
+from diptych.evaluate.crowd_report import Crowded, crowd_document, crowd_tables, crowd_words
 from diptych.evaluate.document import Document, document
 from diptych.evaluate.figures import draw
 from diptych.evaluate.paper_results import PaperResults, paper_results
@@ -42,13 +43,17 @@ def write(
     policy: str,
     json_file: Path | None = None,
     extra: Mapping[str, Any] | None = None,
+    crowded: Iterable[ProductAnswer] = (),
+    crowd: Mapping[str, Any] | None = None,
 ) -> Report:
     """Compute every number once and write it below out (made if needed).
 
     threshold: t_opt of a calibration, named by protocol.threshold_from; None fits it on these
     answers, and every output says so on top. answers and product are read once each and not kept.
-    extra: further top-level keys of the JSON. ValueError: a given threshold without its origin,
-    impossible answers, a key of the contract in extra. OSError: what cannot be written.
+    extra: further top-level keys of the JSON. crowded: the ladder's answers with stand-ins in its
+    archive, and crowd: the facts about these; None where there are none. ValueError: a given
+    threshold without its origin, impossible answers, a key of the contract in extra. OSError: what
+    cannot be written.
     """
     if threshold is None:
         protocol = replace(protocol, threshold_from=SAME_DATA)
@@ -58,8 +63,14 @@ def write(
     paper, ladder = paper_results(lookups, threshold), product_results(product, policy)
     tables = [*paper_tables(paper, protocol.threshold_from)]
     tables += beyond_tables(protocol, paper, ladder, protocol.threshold_from)
-    made = document(protocol, paper, ladder, extra or {})
+    extra = dict(extra or {})
     headline, paragraph = origin(protocol, paper), summary(protocol, paper, ladder)
+    if crowd is not None:
+        among = Crowded(product_results(crowded, policy), crowd)
+        tables += crowd_tables(protocol, ladder, among)
+        extra["stand_ins"] = crowd_document(among, ladder)
+        paragraph = f"{paragraph} {crowd_words(among, ladder)}"
+    made = document(protocol, paper, ladder, extra)
 
     out.mkdir(parents=True, exist_ok=True)
     figures = draw(out, lookups, paper, headline)

@@ -28,7 +28,7 @@ from diptych.evaluate.progress import Progress
 from diptych.evaluate.protocol import Model, Plan, Run
 from diptych.evaluate.scores import Calibration, calibrate, collect
 from diptych.evaluate.survey import Survey
-from diptych.pipeline import shipped_policy
+from diptych.lookup import shipped_policy
 from diptych.volume.decoders import DecoderPool
 
 UNREADABLE, INTERRUPTED = 3, 130
@@ -41,7 +41,8 @@ class Options:
     config: knows the registered models. model: a bundled or registered one (None: the bundled
     default), or ``thumbnail-16``. indexes: None: all that can be had. resume: go on (True), begin
     anew (False), or refuse where something is (None). quick: the seven sets of Algorithm 1 only.
-    retrieval: LABELS.csv; then retrieval is evaluated instead of the protocol.
+    retrieval: LABELS.csv; then retrieval is evaluated instead of the protocol. stand_ins: how many
+    are put into the ladder's archive in a second round, made of the volumes of stand_ins_from.
     """
 
     folder: Path
@@ -56,6 +57,8 @@ class Options:
     resume: bool | None = None
     quick: bool = False
     retrieval: Path | None = None
+    stand_ins: int | None = None
+    stand_ins_from: Path | None = None
 
 
 def evaluate(options: Options) -> int:
@@ -74,6 +77,8 @@ def evaluate(options: Options) -> int:
         progress.say(
             f"{model.name} is a baseline without a policy: the daemon's ladder is left out"
         )
+        if options.stand_ins is not None:
+            raise UsageError(f"--stand-ins are for the daemon's ladder, which {model.name} lacks")
     transforms = SEVEN if options.quick else TRANSFORMS
     plan = Plan(
         options.folder,
@@ -85,6 +90,8 @@ def evaluate(options: Options) -> int:
         subjects=options.subjects,
         known_pairs=options.known_pairs,
         without=(options.json_file,) if options.json_file else (),
+        stand_ins=options.stand_ins or 0,
+        stand_ins_from=options.stand_ins_from,
     )
     _quieten()
     try:
@@ -157,6 +164,8 @@ def _carry_out(
         policy=shipped_policy(plan.model.entry).label if plan.model.entry else "none",
         json_file=options.json_file,
         extra=extra,
+        crowded=run.product_answers(surveyed, crowded=True),
+        crowd=run.crowd_facts() if plan.stand_ins else None,
     )
     print(written.summary)  # noqa: T201 - the result
     print(f"\n{options.out / 'report.md'}")  # noqa: T201
@@ -190,6 +199,8 @@ def _retrieval(options: Options, labels: Path, progress: Progress) -> int:
         ("--known-pairs", options.known_pairs is not None),
         ("--resume and --restart", options.resume is not None),
         ("--quick", options.quick),
+        ("--stand-ins", options.stand_ins is not None),
+        ("--stand-ins-from", options.stand_ins_from is not None),
     ):
         if given:
             raise UsageError(f"with --retrieval the protocol is not run: leave out {option}")
@@ -204,9 +215,16 @@ def _retrieval(options: Options, labels: Path, progress: Progress) -> int:
 
 def _check(options: Options) -> None:
     """What can be refused before anything is read."""
-    for folder in (options.folder, options.calibrate):
+    for folder in (options.folder, options.calibrate, options.stand_ins_from):
         if folder is not None and not folder.is_dir():
             raise UsageError(f"{folder} is no folder")
+    if options.stand_ins is not None and options.stand_ins < 1:
+        raise UsageError(f"--stand-ins is 1 or more, not {options.stand_ins}")
+    if (options.stand_ins is None) != (options.stand_ins_from is None):
+        raise UsageError(
+            "--stand-ins says how many, --stand-ins-from which volumes they are made of: "
+            "give both or neither"
+        )
     json_file = options.json_file
     if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
         raise UsageError(f"{json_file} cannot be written: its folder must exist")

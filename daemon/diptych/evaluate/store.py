@@ -23,23 +23,71 @@ from numpy.typing import NDArray
 
 from diptych.embed.prepare import DIGEST_BYTES
 from diptych.errors import UsageError
+from diptych.lookup import Ready
 
 Record = dict[str, Any]
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """A case of the database. vectors: float32 (n, d), every slice, as an index keeps them (f16).
-    kept: bool (n,), the informative ones; slice_digests: theirs. digest: of the case, None where
-    constant planes make it no evidence. proxy: for verification, empty without a ladder."""
+    """A case of an archive. vectors: float32 (n, d), every slice (of a stand-in the informative
+    ones only), as an index keeps them (f16). kept: bool (n,), the informative ones; slice_digests:
+    theirs. digest: of the case, None where constant planes make it no evidence. proxy: for
+    verification, empty without a ladder."""
 
     vectors: NDArray[np.float32]
     kept: NDArray[np.bool_]
     slice_digests: tuple[bytes, ...]
     digest: bytes | None
     proxy: bytes
+
+
+def embedded_case(
+    ready: Ready,
+    digest: bytes | None,
+    vectors: NDArray[np.float32],
+    kept: NDArray[np.bool_],
+) -> Embedded:
+    """What an archive keeps of a volume that was made ready: the one place that says so.
+
+    kept: which of the ``vectors`` are the informative slices'.
+    """
+    return Embedded(vectors, kept, ready.slice_digests, digest, ready.proxy[1])
+
+
+def pack(embedded: Embedded) -> bytes:
+    """A case as bytes, for a file or a row of a database."""
+    content = io.BytesIO()
+    np.savez(
+        content,
+        vectors=embedded.vectors.astype(np.float16),
+        kept=embedded.kept,
+        slice_digests=np.frombuffer(b"".join(embedded.slice_digests), np.uint8),
+        digest=np.frombuffer(embedded.digest or b"", np.uint8),
+        proxy=np.frombuffer(embedded.proxy, np.uint8),
+    )
+    return content.getvalue()
+
+
+def unpack(content: bytes) -> Embedded:
+    """What :func:`pack` wrote. ValueError: anything else."""
+    try:
+        with np.load(io.BytesIO(content)) as arrays:
+            digests = arrays["slice_digests"].tobytes()
+            return Embedded(
+                arrays["vectors"].astype(np.float32),
+                arrays["kept"],
+                tuple(
+                    digests[start : start + DIGEST_BYTES]
+                    for start in range(0, len(digests), DIGEST_BYTES)
+                ),
+                arrays["digest"].tobytes() or None,
+                arrays["proxy"].tobytes(),
+            )
+    except (OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"no case: {error}") from error
 
 
 class Results:
@@ -105,37 +153,17 @@ class Results:
 
     def keep_vectors(self, number: int, embedded: Embedded) -> None:
         """Cache what the database holds of its case ``number``."""
-        content = io.BytesIO()
-        np.savez(
-            content,
-            vectors=embedded.vectors.astype(np.float16),
-            kept=embedded.kept,
-            slice_digests=np.frombuffer(b"".join(embedded.slice_digests), np.uint8),
-            digest=np.frombuffer(embedded.digest or b"", np.uint8),
-            proxy=np.frombuffer(embedded.proxy, np.uint8),
-        )
         path = self._vectors(number)
         path.parent.mkdir(exist_ok=True)
         part = path.with_suffix(".part")
-        part.write_bytes(content.getvalue())
+        part.write_bytes(pack(embedded))
         part.replace(path)
 
     def vectors(self, number: int) -> Embedded | None:
         """What was cached of a case; None when it was not, or cannot be read."""
         try:
-            with np.load(self._vectors(number)) as arrays:
-                digests = arrays["slice_digests"].tobytes()
-                return Embedded(
-                    arrays["vectors"].astype(np.float32),
-                    arrays["kept"],
-                    tuple(
-                        digests[start : start + DIGEST_BYTES]
-                        for start in range(0, len(digests), DIGEST_BYTES)
-                    ),
-                    arrays["digest"].tobytes() or None,
-                    arrays["proxy"].tobytes(),
-                )
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return unpack(self._vectors(number).read_bytes())
+        except (OSError, ValueError):
             return None
 
     def _vectors(self, number: int) -> Path:

@@ -18,6 +18,7 @@ from diptych.evaluate.progress import Progress
 from diptych.evaluate.reading import Unreadable
 from diptych.evaluate.store import Record, Results
 from diptych.volume.decoders import DecoderPool
+from diptych.volume.value import Volume
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Survey:
     """database, strangers: the halves of what can be read, in path order. slices: of all cases;
     voxels: of each. unreadable, others: (path, reason) of every image that became no case, and of
     everything that is no image. known: cases of the database that are natural duplicates of a
-    case. known_pairs: pairs among the cases."""
+    case. known_pairs: pairs among the cases. planes: which case each plane is of
+    (:func:`known_planes`)."""
 
     database: tuple[Case, ...]
     strangers: tuple[Case, ...]
@@ -35,6 +37,7 @@ class Survey:
     others: tuple[tuple[str, str], ...]
     known: Mapping[str, tuple[str, ...]]
     known_pairs: int
+    planes: Mapping[str, str]
 
 
 def survey(
@@ -73,6 +76,7 @@ def survey(
         tuple(sorted(others)),
         _known(among, database),
         len(among),
+        {plane: id_ for id_ in sorted(ids) for plane in found[id_]["planes"]},
     )
 
 
@@ -92,15 +96,30 @@ def _read(
 
 
 def _examined(case: Case, decoders: DecoderPool) -> Record:
-    """shape: of the volume, null where there is none; left_out: files that are no part of it."""
+    """shape: of the volume, null where there is none; planes: what it is known by; left_out: files
+    that are no part of it."""
+    planes: list[str] = []
     try:
         reading = case.read(decoders)
     except Unreadable as error:
         shape, left_out = None, [(case.id, str(error), error.image)]
     else:
         shape = list(reading.volume.array.shape)
+        planes = sorted(known_planes(reading.volume))
         left_out = [(case.name_of(path), why, image) for path, why, image in reading.left_out]
-    return {"kind": "case", "case": case.id, "shape": shape, "left_out": left_out}
+    return {
+        "kind": "case",
+        "case": case.id,
+        "shape": shape,
+        "planes": planes,
+        "left_out": left_out,
+    }
+
+
+def known_planes(volume: Volume) -> set[str]:
+    """The beginnings of the digests of its planes that are not constant: no two cases share one."""
+    pairs = zip(volume.digests, volume.constant, strict=True)
+    return {digest[:8].hex() for digest, constant in pairs if not constant}
 
 
 def _known(pairs: Iterable[frozenset[str]], database: Sequence[Case]) -> dict[str, tuple[str, ...]]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from diptych.judge.noise import Noise, white
 from diptych.judge.proxy import SPACINGS_MM, Proxy, averaged
 
 Field = NDArray[np.float32]
@@ -46,13 +47,13 @@ ABREAST = 0.9
 @dataclass(frozen=True, eq=False)
 class Picture:
     """A proxy made ready to be aligned: values float32 in about [0, 1] over its foreground, 0
-    elsewhere; mask: the foreground. Axes (S, P, L), ``spacing_mm`` along all of them. cells: of
-    them along the stack that one acquired slice fills, at least 1."""
+    elsewhere; mask: the foreground. Axes (S, P, L), ``spacing_mm`` along all of them. white: what
+    noise of the acquired voxels leaves in each band."""
 
     values: Field
     mask: Mask
     spacing_mm: float
-    cells: float
+    white: Noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +92,7 @@ def picture(proxy: Proxy, step: float) -> Picture | None:
         return None
     low, high = np.percentile(values[mask], (1, 99))
     scaled = np.clip((values - low) / max(float(high - low), 1e-9), -0.2, 1.2)
-    cells = max(1.0, proxy.stack.pitch_mm / step)
-    return Picture(np.where(mask, scaled, 0).astype(np.float32), mask, step, cells)
+    return Picture(np.where(mask, scaled, 0).astype(np.float32), mask, step, white(proxy, step))
 
 
 def align(ours: Picture, theirs: Picture, axis: int) -> Alignment | None:

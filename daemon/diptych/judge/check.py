@@ -52,8 +52,8 @@ class Check:
     impossible: the reason, and then nothing else is known. correlation: corrected, 0…1; error: its
     standard error. rotation_degrees: about our slice normal; shift_mm: of our centre in theirs
     along (S, P, L), both measured from the proxies' middles. blur_mm: Gaussian that brought theirs
-    to ours; negative: ours to theirs. noise: standard deviation of what is white in ours, in the
-    units of our grey-value range. inverted: bright is dark. overlap: share of our and of their
+    to ours; negative: ours to theirs. noise: share of the compared power that was taken for noise,
+    0…1. inverted: bright is dark. overlap: share of our and of their
     foreground. ours, theirs: the common slices. spacing_mm: the grid that was compared on.
     """
 

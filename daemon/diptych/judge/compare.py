@@ -10,7 +10,6 @@ brought to theirs first; noise is measured in the finest band and taken out of t
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,10 +19,8 @@ from scipy import fft, ndimage
 
 from diptych.judge.align import Alignment, Field, Mask, Picture, rotation
 from diptych.judge.check import Band
+from diptych.judge.noise import BANDS, Noise
 
-Noise = tuple[float, ...]
-
-BANDS = 4
 BLURS = (1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0)
 """Voxels of the grid: Gaussians tried on the sharper side."""
 SHARP = 0.88
@@ -32,9 +29,9 @@ WORTH = (0.02, 0.4)
 """Unexplained power between which a Gaussian of two widths is looked for."""
 LEFT_BY_BLUR = 0.1
 """Where noise and blur are both possible, blur is believed when it leaves less unexplained."""
-NOISE_MARGIN = 1.3
+NOISE_MARGIN = 1.2
 """Blocks that the mask cuts average less of the noise away than whole ones."""
-WHITE = 2.4
+WHITE = 1.6
 """White noise has an eighth of the finest band's power in the second, images as much or more: so
 many times the former is still taken for noise."""
 LEAST = 150
@@ -64,7 +61,7 @@ def compare(ours: Picture, theirs: Picture, alignment: Alignment) -> Comparison 
     overlap = n / int(ours.mask.sum()), min(1.0, n / int(theirs.mask.sum()))
     mine, other = _Split(ours.values, both), _Split(values, both)
     bands = mine.against(other)
-    white = _white(ours.cells), _white(theirs.cells)
+    white = ours.white, theirs.white
     signals = _without_noise(bands, white)
     fine, coarse = (signals[b][0] / max(signals[b][1], 1e-9) for b in (1, BANDS - 1))
     if SHARP * coarse <= fine <= coarse / SHARP:
@@ -113,14 +110,6 @@ def resampled(ours: Picture, theirs: Picture, alignment: Alignment) -> tuple[Fie
     values = ndimage.affine_transform(theirs.values, matrix, start, shape, order=1)
     mask = inside > 0.75
     return np.where(mask, values / np.maximum(inside, 0.75), 0).astype(np.float32), mask
-
-
-def _white(cells: float) -> Noise:
-    """The power that white noise of the acquired slices leaves in each band, beside the finest: an
-    eighth from band to band, a quarter while the blocks are no longer than a slice is thick."""
-    means = [4.0**-b * min(1.0, cells / 2**b) for b in range(BANDS + 1)]
-    powers = [fine - coarse for fine, coarse in itertools.pairwise(means)]
-    return tuple(power / powers[0] for power in powers)
 
 
 def _without_noise(

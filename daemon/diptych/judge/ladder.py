@@ -5,12 +5,17 @@ The first rung that applies is the verdict:
 ===================  ===============================================================================
 exact                a case digest agrees (survives new UIDs, de-identification, re-compression)
 not-screenable       there is no informative slice
-near-duplicate       a candidate of the slices was aligned in 3D and confirmed
+near-duplicate       a candidate was aligned in 3D and confirmed
 partial              the same, and less than ``whole`` of either side's slices have a counterpart
 related              the same inside one study; or refuted, but c(3) > threshold with at least
                      ``min_related`` of the slices within d_max of the top case
 unique               none of these
 ===================  ===============================================================================
+
+Candidates come from two kinds of evidence that fail on different things: the cases of the slices'
+nearest neighbours, and the cases of the nearest coarse layouts (:mod:`diptych.judge.layout`). They
+are counted by group: the copies of a case are hits of that case, which stands for them, so that a
+thousand copies do not split the hits of one; and it is that case that is aligned, not a copy.
 
 Where the top case cannot be aligned (too small, no proxy), the slices alone decide: near-duplicate
 when c(3) > threshold and at least ``min_coverage`` of them lie within d_max of it; the verdict then
@@ -23,14 +28,17 @@ A wrong "duplicate" is the worst verdict, so each rung asks for all of its evide
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 from diptych.errors import Reason
 from diptych.judge.check import Check
 from diptych.judge.count import CaseId, Counts, count, histogram
-from diptych.judge.policy import BLURRED, Policy
+from diptych.judge.policy import BLURRED, NOISY, Policy
 
 
 class Relation(StrEnum):
@@ -72,6 +80,8 @@ class Verified(StrEnum):
     IMPOSSIBLE = "impossible"
 
 
+NO_GROUPS: Mapping[CaseId, CaseId] = MappingProxyType({})
+
 FEW = 3
 """A verdict from one or two slices rests on one or two nearest neighbours; it says so."""
 
@@ -108,8 +118,17 @@ class SliceHit:
 
 
 @dataclass(frozen=True)
+class LayoutHit:
+    """A case whose coarse layout is near; Euclidean distance in [0, 2]."""
+
+    case: CaseId
+    distance: float
+
+
+@dataclass(frozen=True)
 class Candidate:
-    """One case with at least one hit. hits: its h[i]; within: those of them within d_max."""
+    """One group with at least one hit, by the case that stands for it. hits: its h[i]; within:
+    those of them within d_max."""
 
     case: CaseId
     hits: int
@@ -121,7 +140,8 @@ class Evidence:
     """All that a verdict is made of; with the policy it can be replayed. Made by :func:`gather`.
 
     slices: one hit per informative slice, in the volume's order. counts: None when there is none.
-    candidates: most hits first, ties to the earliest case. digest_match: the earliest case with
+    candidates: of the slices, most hits first, ties to the earliest case. layouts: nearest first.
+    groups: cases that are copies of another → that one. digest_match: the earliest case with
     the same case digest (never the series itself). same_study: cases of the query's own study.
     flags: what the caller knows (collision, cross_source, within_delivery). checks: what the
     verification of the candidates found, in the order of :func:`to_verify`.
@@ -130,6 +150,8 @@ class Evidence:
     slices: tuple[SliceHit, ...]
     counts: Counts | None
     candidates: tuple[Candidate, ...]
+    layouts: tuple[LayoutHit, ...]
+    groups: Mapping[CaseId, CaseId]
     digest_match: CaseId | None
     same_study: frozenset[CaseId]
     flags: frozenset[Flag]
@@ -168,14 +190,22 @@ def gather(
     slices: Sequence[SliceHit],
     policy: Policy,
     *,
+    layouts: Iterable[LayoutHit] = (),
+    groups: Mapping[CaseId, CaseId] = NO_GROUPS,
     digest_match: CaseId | None = None,
     same_study: Iterable[CaseId] = (),
     flags: Iterable[Flag] = (),
     checks: Iterable[Check] = (),
 ) -> Evidence:
     """Count the hits of the informative slices and put everything known beside them."""
-    counts = count([hit.case for hit in slices]) if slices else None
-    near = histogram([hit.case for hit in slices if hit.distance <= policy.d_max])
+
+    def of(case: CaseId | None) -> CaseId | None:
+        return None if case is None else groups.get(case, case)
+
+    counts = count([of(hit.case) for hit in slices]) if slices else None
+    near = histogram([of(hit.case) for hit in slices if hit.distance <= policy.d_max])
+    layouts = tuple(layouts)
+    hit = {each.case for each in slices} | {each.case for each in layouts}
     return Evidence(
         slices=tuple(slices),
         counts=counts,
@@ -183,6 +213,8 @@ def gather(
             Candidate(case, hits, near.get(case, 0))
             for case, hits in (counts.h.items() if counts else ())
         ),
+        layouts=layouts,
+        groups={case: first for case, first in groups.items() if case in hit},
         digest_match=digest_match,
         same_study=frozenset(same_study),
         flags=frozenset(flags),
@@ -190,12 +222,39 @@ def gather(
     )
 
 
-def to_verify(evidence: Evidence, policy: Policy) -> list[CaseId]:
-    """The candidates worth aligning, most slices within d_max first, then most hits."""
+def to_verify(evidence: Evidence, policy: Policy) -> list[list[CaseId]]:
+    """The groups worth aligning, best first; of each the case that stands for it, then, should that
+    one be refuted, the copy of it that was hit.
+
+    Slices and layouts take turns. The slices begin when a good part of them is within d_max of one
+    case; otherwise the image is damaged or new, and layouts say more about a damaged one.
+    """
     if evidence.digest_match is not None:
         return []
-    ranked = sorted(evidence.candidates, key=lambda c: (-c.within, -c.hits, c.case))
-    return [candidate.case for candidate in ranked[: policy.most_verified]]
+    by_slices = sorted(evidence.candidates, key=lambda c: (-c.within, -c.hits, c.case))
+    sources = [
+        [candidate.case for candidate in by_slices],
+        [
+            evidence.groups.get(hit.case, hit.case)
+            for hit in evidence.layouts
+            if hit.distance <= policy.max_layout
+        ],
+    ]
+    if not by_slices or by_slices[0].within < policy.min_related * evidence.n:
+        sources.reverse()
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*sources))
+    groups = list(dict.fromkeys(case for case in turns if case is not None))
+    return [
+        list(dict.fromkeys([case, _hit(case, evidence)])) for case in groups[: policy.most_verified]
+    ]
+
+
+def _hit(group: CaseId, evidence: Evidence) -> CaseId:
+    """The case of a group that the evidence points at: of the nearest slices or layout."""
+    hit = [*(each.case for each in evidence.slices), *(each.case for each in evidence.layouts)]
+    cases = [case for case in hit if case is not None]
+    found = Counter(case for case in cases if evidence.groups.get(case, case) == group)
+    return min(found, key=lambda case: (-found[case], case))
 
 
 def confirms(check: Check, policy: Policy) -> bool:
@@ -208,10 +267,12 @@ def confirms(check: Check, policy: Policy) -> bool:
 
 
 def demanded(check: Check, policy: Policy) -> float:
-    """The correlation asked for: the more blurred, the more."""
+    """The correlation asked for: the more blurred, the more; the noisier, the less."""
     blurred = min(1.0, abs(check.blur_mm) / check.spacing_mm / BLURRED)
-    more = policy.min_correlation_blurred - policy.min_correlation
-    return policy.min_correlation + blurred * more
+    noisy = min(1.0, check.noise / NOISY)
+    more = blurred * (policy.min_correlation_blurred - policy.min_correlation)
+    less = noisy * (policy.min_correlation - policy.min_correlation_noisy)
+    return policy.min_correlation + more - less
 
 
 def judge(evidence: Evidence, policy: Policy) -> Judgement:
@@ -236,9 +297,6 @@ def judge(evidence: Evidence, policy: Policy) -> Judgement:
         return verdict(
             Relation.NOT_SCREENABLE, None, NO_CANDIDATE, Reason.NO_INFORMATIVE_SLICE.value
         )
-    if top is None:
-        return verdict(Relation.UNIQUE, None, NO_CANDIDATE, "nothing to compare with")
-
     confirmed = [check for check in evidence.checks if confirms(check, policy)]
     if confirmed:
         best = max(confirmed, key=lambda check: (check.correlation, -check.case))
@@ -249,6 +307,8 @@ def judge(evidence: Evidence, policy: Policy) -> Judgement:
         relation = Relation.NEAR_DUPLICATE if whole else Relation.PARTIAL
         return verdict(relation, best.case, ALIGNED, said(best), best)
 
+    if top is None:
+        return verdict(Relation.UNIQUE, None, _refuted(evidence), "nothing to compare with")
     check = next((each for each in evidence.checks if each.case == top.case), None)
     numbers = (
         f"c(3) = {counts.c3:.4f} (threshold {policy.threshold}), {top.within} of {evidence.n} "

@@ -11,6 +11,7 @@ PAPER_THRESHOLD = 0.7711
 """t_opt of the paper (Algorithm 1, top-3, HNSW, DINOv1). c(3) must be *above* it."""
 
 BLURRED = 8.0
+NOISY = 0.5
 SURE = 0.98
 """A candidate so well confirmed ends the search for others; no policy may ask for more."""
 
@@ -34,11 +35,17 @@ class Policy:
     min_related: float = 0.25
     """The same for ``related``. A stranger's slices lie within d_max once in a thousand, so a
     quarter of them on *one* case is resemblance, though not enough to call it a copy."""
-    most_verified: int = 3
+    max_layout: float = 1.0
+    """Euclidean distance of coarse layouts beyond which a case is no candidate: a correlation of
+    one half."""
+    most_verified: int = 4
     """Candidates that are aligned in 3D, those with most evidence first."""
-    min_correlation: float = 0.93
+    min_correlation: float = 0.94
     """Corrected correlation of :class:`diptych.judge.check.Check` that confirms a candidate when
-    neither side is blurred."""
+    neither side is blurred or noisy. Two contrasts of one head in one place reach 0.93."""
+    min_correlation_noisy: float = 0.91
+    """The same when :data:`NOISY` of the compared power is noise or more: the correlation is then
+    known less well, of copies and of strangers. In between, in between."""
     min_correlation_blurred: float = 0.97
     """The same when one side is blurred by :data:`BLURRED` voxels of the compared grid or more:
     what is left then is what people have in common. In between, in between."""
@@ -64,11 +71,14 @@ class Policy:
                 "0 < min_related <= min_coverage <= 1 does not hold for "
                 f"{self.min_related} and {self.min_coverage}"
             )
-        if not 0.0 < self.min_correlation <= self.min_correlation_blurred <= SURE:
+        asked = self.min_correlation_noisy, self.min_correlation, self.min_correlation_blurred
+        if not 0.0 < asked[0] <= asked[1] <= asked[2] <= SURE:
             raise ValueError(
-                f"0 < min_correlation <= min_correlation_blurred <= {SURE} does not hold for "
-                f"{self.min_correlation} and {self.min_correlation_blurred}"
+                "0 < min_correlation_noisy <= min_correlation <= min_correlation_blurred <= "
+                f"{SURE} does not hold for {', '.join(map(str, asked))}"
             )
+        if not (math.isfinite(self.max_layout) and 0.0 <= self.max_layout <= 2.0):
+            raise ValueError(f"max_layout must be in [0, 2], not {self.max_layout}")
         if not 0.0 < self.max_error <= 1.0:
             raise ValueError(f"max_error must be in (0, 1], not {self.max_error}")
         if not (0.0 < self.min_overlap < 1.0 and 0.0 < self.whole <= 1.0):

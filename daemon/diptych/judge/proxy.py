@@ -38,11 +38,13 @@ MAX_VOXELS = 96**3
 ROBUST_PERCENTILES = (0.1, 99.9)
 """Intensities beyond are clipped: one metal voxel must not use up the 255 levels."""
 
-VERSION = 2
+VERSION = 3
 LEVELS = 254
 """Code 0 is "outside the valid mask"; codes 1…255 are low + (code - 1)·step."""
 
-_HEADER = struct.Struct("<4sBBHHHf12dffBBHf")
+_HEADER = struct.Struct("<4sBBHHHf12dffBBHfff")
+_HEADER_2 = struct.Struct("<4sBBHHHf12dffBBHf")
+"""Version 2 did not know the voxel across the stack; that of the grid stands in."""
 _MAGIC = b"DPXY"
 _GEOMETRIES: tuple[Geometry, ...] = ("known", "inferred")
 
@@ -55,7 +57,7 @@ class Proxy:
     valid: bool of the same shape. affine: 4×4 float64, (slice, row, column, 1) → LPS mm.
     spacing_mm: the grid step, on all three axes. geometry: 'inferred' when the affine was guessed
     from missing headers; lengths are then not to be relied on.
-    stack: how the acquired slices lie in it.
+    stack: how the acquired slices lie in it. voxel_mm: the acquired voxel along the three axes.
     """
 
     values: NDArray[np.float32]
@@ -64,6 +66,7 @@ class Proxy:
     spacing_mm: float
     geometry: Geometry
     stack: Stack
+    voxel_mm: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ def encode(
         axis,
         flips[axis],
         min(len(volume), 2**16 - 1),
-        lengths[0],
+        *(lengths[i] for i in (0, *(i for i in order if i))),
     )
     return header + zlib.compress(codes.tobytes(), level=6)
 
@@ -135,19 +138,22 @@ def decode(content: bytes) -> Proxy:
     """What :func:`encode` wrote. StoreError: not a proxy, another version, torn or oversized."""
     if len(content) < _HEADER.size or content[:4] != _MAGIC:
         raise StoreError("not a verification proxy")
-    fields = _HEADER.unpack_from(content)
+    header = _HEADER_2 if content[4] == 2 else _HEADER
+    fields = header.unpack_from(content)
     version, geometry, shape, spacing = fields[1], fields[2], fields[3:6], fields[6]
     affine, (low, step) = np.eye(4), fields[19:21]
     axis, backwards, slices, pitch = fields[21:25]
+    voxel = list(fields[25:] or (spacing, spacing))
+    voxel.insert(axis, pitch)
     affine[:3] = np.reshape(fields[7:19], (3, 4))
     size = int(np.prod(shape, dtype=np.int64))
-    if version != VERSION or geometry >= len(_GEOMETRIES):
-        raise StoreError(f"proxy version {version}, this version reads {VERSION}")
+    if version not in (2, VERSION) or geometry >= len(_GEOMETRIES):
+        raise StoreError(f"proxy version {version}, this version reads 2 and {VERSION}")
     if not 0 < size <= MAX_VOXELS:
         raise StoreError(f"a proxy of {shape} voxels; at most {MAX_VOXELS} are written")
     inflate = zlib.decompressobj()
     try:
-        raw = inflate.decompress(content[_HEADER.size :], size + 1)
+        raw = inflate.decompress(content[header.size :], size + 1)
     except zlib.error as error:
         raise StoreError(f"proxy cannot be decompressed: {error}") from error
     if len(raw) != size or not inflate.eof:
@@ -156,7 +162,15 @@ def decode(content: bytes) -> Proxy:
     valid = codes > 0
     values = np.where(valid, np.float32(low) + (codes - np.float32(1)) * np.float32(step), 0)
     stack = Stack(axis, bool(backwards), slices, pitch)
-    return Proxy(values.astype(np.float32), valid, affine, spacing, _GEOMETRIES[geometry], stack)
+    return Proxy(
+        values.astype(np.float32),
+        valid,
+        affine,
+        spacing,
+        _GEOMETRIES[geometry],
+        stack,
+        (voxel[0], voxel[1], voxel[2]),
+    )
 
 
 def averaged(
@@ -167,11 +181,24 @@ def averaged(
     value = np.where(mask, values, 0).astype(np.float32)
     if wanted == step:
         return value, weight
-    matrices = [_overlaps(count, step, wanted) for count in values.shape]
-    share = _apply(weight, matrices)
-    value = _apply(value, matrices)
-    value /= np.maximum(share, np.float32(1e-6))
-    return value, share
+    return _masked_means(value, weight, [overlaps(n, step, wanted) for n in values.shape])
+
+
+def spread(
+    values: NDArray[np.float32], mask: NDArray[np.bool_], cells: tuple[int, int, int]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Masked means on a grid of so many cells over the whole array; each cell's known share."""
+    matrices = [overlaps(n, 1.0, n / wanted) for n, wanted in zip(mask.shape, cells, strict=True)]
+    known = np.where(mask, values, 0).astype(np.float32)
+    return _masked_means(known, mask.astype(np.float32), matrices)
+
+
+def _masked_means(
+    value: NDArray[np.float32], weight: NDArray[np.float32], matrices: list[sparse.csr_array]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    share, means = _apply(weight, matrices), _apply(value, matrices)
+    means /= np.maximum(share, np.float32(1e-6))
+    return means, share
 
 
 def grid_spacing(shape: tuple[int, ...], lengths: NDArray[np.float64]) -> float:
@@ -206,7 +233,7 @@ def _average(
     """
     lengths = _lengths(affine)
     matrices = [
-        _overlaps(count, length, spacing)
+        overlaps(count, length, spacing)
         for count, length in zip(volume.shape, lengths, strict=True)
     ]
     if valid is None:
@@ -223,8 +250,11 @@ def _average(
     return values, weights, grid
 
 
-def _overlaps(count: int, length: float, spacing: float) -> sparse.csr_array:
-    """(cells, count): the share of each cell that each voxel fills; rows sum to 1."""
+def overlaps(count: int, length: float, spacing: float) -> sparse.csr_array:
+    """(cells, count): averages ``count`` voxels of ``length`` to cells of ``spacing``.
+
+    The share of each cell that each voxel fills; rows sum to 1.
+    """
     cells = max(1, int(np.ceil(count * length / spacing - 1e-6)))
     start = np.arange(cells)[:, None] * spacing
     voxel = np.arange(count)[None, :] * length

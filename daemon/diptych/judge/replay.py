@@ -6,6 +6,8 @@ policy it has the same judgement. ``version`` says how a row was written:
 
 1. (no ``version``) distances rounded to six decimals; nothing was aligned.
 2. distances in full; ``flags``, and the ``checks`` of the candidates that were aligned.
+3. the nearest ``layouts``, and ``groups``: which of the cases were copies of which; the ``noise``
+   of a check is a share.
 """
 
 from __future__ import annotations
@@ -18,11 +20,11 @@ from typing import Any
 from diptych.errors import DiptychError
 from diptych.judge import ladder
 from diptych.judge.check import Band, Check, Impossible, Interval
-from diptych.judge.ladder import Evidence, Flag, Judgement, SliceHit
+from diptych.judge.ladder import Evidence, Flag, Judgement, LayoutHit, SliceHit
 from diptych.judge.policy import Policy
 
-VERSION = 2
-READABLE = (1, 2)
+VERSION = 3
+READABLE = (1, 2, 3)
 
 
 class UnreadableEvidence(DiptychError):
@@ -37,6 +39,8 @@ def written(evidence: Evidence, judgement: Judgement) -> dict[str, object]:
         "distances": [
             hit.distance if math.isfinite(hit.distance) else None for hit in evidence.slices
         ],
+        "layouts": [[hit.case, hit.distance] for hit in evidence.layouts],
+        "groups": sorted(evidence.groups.items()),
         "digest_match": evidence.digest_match,
         "same_study": sorted(evidence.same_study),
         "flags": sorted(evidence.flags),
@@ -61,17 +65,21 @@ def rebuilt(said: Mapping[str, Any], policy: Policy) -> Evidence:
                 for case, distance in zip(cases, distances, strict=True)
             ],
             policy,
+            layouts=[LayoutHit(*hit) for hit in said["layouts"]] if version > 2 else (),
+            groups=dict(said["groups"]) if version > 2 else ladder.NO_GROUPS,
             digest_match=said["digest_match"],
             same_study=said["same_study"],
             flags=[Flag(flag) for flag in said["flags"]] if version > 1 else (),
-            checks=[_check(each) for each in said["checks"]] if version > 1 else (),
+            checks=[_check(each, version) for each in said["checks"]] if version > 1 else (),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UnreadableEvidence(f"evidence of version {version} is damaged: {error}") from error
 
 
-def _check(said: Mapping[str, Any]) -> Check:
+def _check(said: Mapping[str, Any], version: int) -> Check:
     values = dict(said)
+    if version < 3:
+        values["noise"] = 0.0  # it was a standard deviation
     impossible, ours, theirs = (values.pop(name) for name in ("impossible", "ours", "theirs"))
     shift, overlap = (
         tuple(float(value) for value in values.pop(name)) for name in ("shift_mm", "overlap")
