@@ -103,7 +103,7 @@ def _matched(
     def downhill(at: Steps, moves: Sequence[Steps]) -> Steps:
         while True:
             around = [(at[0] + i, at[1] + j) for i, j in moves]
-            within = [p for p in around if 0 <= min(p) and max(p) < len(sigmas)]
+            within = [p for p in around if min(p) >= 0 and max(p) < len(sigmas)]
             lower = min(within, key=left)
             if left(lower) >= left(at):
                 return at
