@@ -180,7 +180,7 @@ def command(
     has_data: bool,
     field: int = 0x0001,
 ) -> bytes:
-    """An encoded command set, C-STORE-RQ by default (PS3.7 table 9.3-1): implicit VR little endian."""
+    """A command set (PS3.7 table 9.3-1), of a C-STORE-RQ by default: implicit VR little endian."""
     elements = b""
     if sop_class is not None:
         elements += _element(0x0002, sop_class)
