@@ -203,8 +203,10 @@ def test_more_than_1024_descriptors_are_no_reason_to_fail(plain: Daemon) -> None
         pdu(0x08, bytes(4)),
         pdu(0x01, b""),
         associate_request(b"TWICE"),
+        pdu(0x07, b"\0\0\x08\0"),
+        pdu(0x05, bytes(4)) + pdu(0x07, bytes(4)),
     ],
-    ids=range(16),
+    ids=range(18),
 )
 def test_a_pdu_out_of_order_or_without_content_costs_only_its_association(
     impatient: Daemon, sent: bytes
@@ -220,6 +222,7 @@ def test_a_pdu_out_of_order_or_without_content_costs_only_its_association(
     impatient.wait_until(lambda: not parts(impatient), "rid of what was begun", 5)
     log = impatient.log()
     assert "Traceback" not in log
+    assert "a thread ended by" not in log
     assert _echo_seconds(impatient.port) < 1
 
 
