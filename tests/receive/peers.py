@@ -61,6 +61,7 @@ class Peer:
         self.association: Association = ae.associate("127.0.0.1", port, ae_title=called)
         self._class = sop_class
         self._message = 0
+        self.comments: list[str] = []
         # From here on the association's own thread must not take answers from the queue; one that
         # was about to look when it was stopped is given the time to look.
         self.association._reactor_checkpoint.clear()
@@ -124,7 +125,11 @@ class Peer:
 
     def _answer(self) -> int:
         _, message = self.association.dimse.get_msg(block=True)
-        return -1 if message is None else int(message.Status)
+        if message is None:
+            return -1
+        if message.ErrorComment:
+            self.comments.append(str(message.ErrorComment))
+        return int(message.Status)
 
 
 def deliver(

@@ -82,6 +82,7 @@ def answer_every_store() -> None:
     transport.AssociationSocket = _PeerSocket
     DULServiceProvider._read_pdu_data = _read_pdu
     DIMSEServiceProvider.receive_primitive = _receive
+    DULServiceProvider.run_reactor = _react
     Association.run_reactor = _run
     # An AE title with control characters must reach the log line that says how to allow it.
     _config.VALIDATORS["AE"] = lambda _: (True, "")
@@ -91,6 +92,7 @@ _library_decode = dimse_messages.decode
 _library_serve = Association._serve_request
 _library_read_pdu = DULServiceProvider._read_pdu_data
 _library_receive = DIMSEServiceProvider.receive_primitive
+_library_react = DULServiceProvider.run_reactor
 _library_run = Association.run_reactor
 
 
@@ -285,6 +287,20 @@ def _run(association: Association) -> None:
             association.dul.kill_dul()
             if association.dul.socket.socket is not None:
                 association._server.shutdown_request(association.dul.socket.socket)
+
+
+def _react(provider: DULServiceProvider) -> None:
+    """The library's state machine raises, in its own thread, at an A-ABORT with a source that does
+    not exist and at an abort that crosses our answer."""
+    try:
+        _library_react(provider)
+    except Exception as error:
+        if not provider.assoc.is_acceptor:
+            raise
+        log.info("association aborted: %s in the state machine", type(error).__name__)
+        provider.assoc._kill = True
+        # An association that still waits for its request waits no longer.
+        provider.to_user_queue.put(None)
 
 
 def server_on(listening: socket.socket) -> type[AssociationServer]:
