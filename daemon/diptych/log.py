@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import warnings
 
 
 def configure(level: str, process: str) -> None:
@@ -18,6 +19,8 @@ def configure(level: str, process: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    # Python's own warnings go to stderr past the log, and pydicom's quote values.
+    warnings.simplefilter("ignore")
     # pynetdicom logs identifiers and pydicom logs values: patient data would reach our log.
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
