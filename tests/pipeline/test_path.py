@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage, generate_uid
+from sqlalchemy import text
 
+from diptych import worker
 from diptych.audit import verify, work
 from diptych.audit.forget import forget
 from diptych.demo import copies
@@ -403,3 +405,17 @@ def test_a_series_that_comes_after_the_newest_case_was_forgotten_is_judged(
     forget(own.store, own.add(bodies["chest-0"])["case_id"])
     assert own.add(bodies["limb-0"])["relation"] == "unique"
     assert own.add(copies.rotated_noisy(bodies["limb-0"], 3))["relation"] == "near-duplicate"
+
+
+def test_cases_of_an_earlier_version_get_the_layouts_they_would_have_had(
+    own: Archive, bodies: Bodies
+) -> None:
+    own.add(bodies["abdomen-1"])
+    own.add(bodies["chest-0"])
+    made = own.rows("SELECT digest_id, version, vector FROM layout ORDER BY digest_id")
+    assert len(made) == 2
+    with own.store.write() as connection:
+        connection.execute(text("DELETE FROM layout WHERE digest_id = 1"))
+        connection.execute(text("UPDATE layout SET version = 0"))
+    worker.make_layouts(own.store)
+    assert own.rows("SELECT digest_id, version, vector FROM layout ORDER BY digest_id") == made
