@@ -341,6 +341,8 @@ def said(check: Check) -> str:
         parts.append(f"{whose}blurred {abs(check.blur_mm):.1f} mm")
     if check.inverted:
         parts.append("inverted")
+    if check.backwards:
+        parts.append("in reverse order")
     if check.ours is not None and check.theirs is not None:
         ours, theirs = check.ours, check.theirs
         parts.append(
