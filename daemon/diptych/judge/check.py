@@ -54,7 +54,7 @@ class Check:
     along (S, P, L), both measured from the proxies' middles. blur_mm: Gaussian that brought theirs
     to ours; negative: ours to theirs. noise: share of the compared power that was taken for noise,
     0…1. inverted: bright is dark. overlap: share of our and of their foreground. ours, theirs: the
-    common slices. spacing_mm: the grid that was compared on. backwards: one stack, placed by numbers
+    common slices. spacing_mm: the grid compared on. backwards: one stack, placed by numbers
     alone, was turned round.
     """
 
