@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from diptych.embed.manifest import ModelEntry
 from diptych.judge.count import CaseId
-from diptych.judge.layout import DIMENSION, layout
+from diptych.judge.layout import DIMENSION, layout, smoothed
 from diptych.lookup import Finding, Indexes, Ready, Stages, look_up, read_proxy, shipped_policy
 from diptych.search.archive import SearchIndex
 from diptych.search.layouts import Layouts
@@ -87,7 +87,7 @@ class _Memory:
         known = read_proxy(proxy)
         laid_out = None if known is None else layout(known)
         if laid_out is not None:
-            self._layouts.add([case], laid_out[None])
+            self._layouts.add([case], smoothed(laid_out)[None])
         if digest is not None:
             self._by_digest.setdefault(digest, case)
         return case
