@@ -229,6 +229,21 @@ def test_the_other_case_is_brought_onto_the_query_voxel_by_voxel(
     assert made.aspect == pytest.approx(3.0 / 2.5)
 
 
+def part(volume: Volume, slices: slice) -> Volume:
+    return replace(
+        volume,
+        array=volume.array[slices].copy(),
+        positions=volume.positions[slices],
+        digests=volume.digests[slices],
+        constant=volume.constant[slices],
+    )
+
+
+def test_of_a_part_the_slice_in_the_middle_of_what_both_have_is_shown(head: Volume) -> None:
+    made = mistakes.picture(mistake(), head, part(head, slice(12)), POLICY)
+    assert np.isfinite(made.theirs).mean() > 0.9
+
+
 def test_the_words_name_the_files_what_was_found_and_what_was_demanded(head: Volume) -> None:
     query = transformed(head, TURNED, "a")
     lost = mistakes.picture(mistake(tried=False), query, head, POLICY).words
@@ -247,13 +262,7 @@ def test_the_words_name_the_files_what_was_found_and_what_was_demanded(head: Vol
 def test_pictures_are_drawn_of_any_names_and_of_what_was_never_aligned(
     tmp_path: Path, head: Volume
 ) -> None:
-    tiny = replace(
-        head,
-        array=head.array[:2, :16, :16].copy(),
-        positions=head.positions[:2],
-        digests=head.digests[:2],
-        constant=head.constant[:2],
-    )
+    tiny = replace(part(head, slice(2)), array=head.array[:2, :16, :16].copy())
     odd = mistake(case="a$\\frac$_\udcff", against="$x$")
     pictures = [mistakes.picture(odd, each, head, POLICY) for each in (tiny, head)]
     assert pictures[0].difference is None
@@ -379,6 +388,8 @@ def test_a_finished_ablation_is_resumed_at_once_and_leaves_the_run_beside_it(
     heads: Path, lost: Path
 ) -> None:
     (lost / "report.md").write_text("of the protocol")
+    assert (lost / "ablation" / "answers.jsonl").exists()
+    assert not (lost / "answers.jsonl").exists(), "that would be the protocol's"
     before = table(lost)
     other = run(heads, "--ablation", "--quick", "--out", lost, "--resume")
     assert other.exit_code == 2
