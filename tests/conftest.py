@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from running import Daemon
+
+if TYPE_CHECKING:
+    from diptych.embed.session import Embedder
+    from diptych.volume.decoders import DecoderPool
+    from judged import Archive
 
 
 @pytest.fixture
@@ -28,3 +34,29 @@ def make_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
 def daemon(make_daemon: Callable[..., Daemon]) -> Daemon:
     """A running daemon."""
     return make_daemon().start()
+
+
+@pytest.fixture(scope="session")
+def embedder() -> Embedder:
+    """The bundled model, loaded once: that is slow."""
+    from diptych.embed.manifest import load_model
+    from diptych.embed.session import Embedder
+
+    return Embedder(load_model(), threads=1)
+
+
+@pytest.fixture(scope="session")
+def decoders() -> Iterator[DecoderPool]:
+    """One decoder child; it starts at its first use."""
+    from diptych.volume.decoders import DecoderPool
+
+    with DecoderPool(children=1) as pool:
+        yield pool
+
+
+@pytest.fixture
+def own(tmp_path: Path, embedder: Embedder, decoders: DecoderPool) -> Archive:
+    """An empty archive that judges in this process."""
+    from judged import Archive
+
+    return Archive(tmp_path, embedder, decoders)

@@ -17,7 +17,7 @@ from diptych.audit.store import Store
 from diptych.audit.work import Work
 from diptych.judge import labels as judging
 from diptych.judge.count import CaseId
-from diptych.judge.labels import Disagreement, Meaning, Vote
+from diptych.judge.labels import Disagreement, Heard, Meaning, Vote
 from diptych.judge.ladder import FEW
 
 _MEANINGS: dict[labels.Label, Callable[[str | None], Meaning]] = {
@@ -35,24 +35,27 @@ class Said:
     patient_hmac: bytes | None
 
 
-def disagreements(
+def audited(
     store: Store,
     fingerprint_id: int,
     work: Work,
     said: Said,
     neighbours: Sequence[Sequence[CaseId]],
     copies: Collection[CaseId],
-) -> dict[str, Disagreement]:
-    """Label → what the neighbours agree on instead, where they do.
+) -> dict[str, Disagreement | Heard]:
+    """Label → what the neighbours agree on instead, or why nothing is said of it. Empty: nothing
+    was looked up.
 
     neighbours: per informative slice the cases of its nearest vectors, the nearest first. copies:
     the cases that the series is a copy of. These, and whatever is of the same patient or study,
     do not vote; a neighbour that is a copy itself votes as its original's patient.
     """
     own = {label: meaning(getattr(said, label)) for label, meaning in _MEANINGS.items()}
-    if not neighbours or not any(own.values()):
+    if not neighbours:
         return {}
-    found: dict[str, Disagreement] = {}
+    if not any(own.values()):
+        return dict.fromkeys(own, Heard.UNLABELLED)
+    found: dict[str, Disagreement | Heard] = {}
     with store.read() as connection:
         cases = {case for row in neighbours for case in row}
         known = labels.of_cases(connection, sorted(cases.union(copies)))
@@ -69,13 +72,11 @@ def disagreements(
                 for case, one in voters.items()
                 if (says := meaning(getattr(one, label)))
             }
-            disagreeing = judging.disagreement(
+            found[label] = judging.disagreement(
                 own[label],
                 [next((votes[case] for case in row if case in votes), None) for row in neighbours],
                 partial(_known, connection, fingerprint_id, work.series_id, own),
             )
-            if disagreeing is not None:
-                found[label] = disagreeing
     return found
 
 

@@ -27,6 +27,7 @@ STORE_FAILURES = ("storage", "database", "mismatch", "unparsable", "not-authoris
 REJECTIONS = ("calling-ae", "called-ae", "congestion")
 COLLISION_PARTS = ("pixels", "identity", "private", "other")
 LABELS = ("modality", "body_part")
+LABEL_AUDITS = ("agrees", "disagrees", "unlabelled", "too-few")
 
 # Seconds; a stage of a small series takes milliseconds, a 2,000-slice CT minutes.
 DURATION_BUCKETS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
@@ -95,6 +96,12 @@ COUNTERS = {
             "diptych_label_disagreements_total",
             "Series at revision 0 that say another modality or body part than their neighbours.",
             {"source": None, "label": LABELS},
+        ),
+        Metric(
+            "diptych_label_audits_total",
+            "Series at revision 0 by what came of the label audit; unlabelled and too-few: nothing "
+            "could be said.",
+            {"source": None, "label": LABELS, "outcome": LABEL_AUDITS},
         ),
         Metric(
             "diptych_failures_total",

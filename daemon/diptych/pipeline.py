@@ -10,8 +10,6 @@ unique.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import logging
 import time
 from collections import Counter
@@ -27,8 +25,10 @@ from diptych.embed.session import Embedder
 from diptych.errors import NotScreenable, Reason
 from diptych.judge import ladder, replay
 from diptych.judge.digest import DIGEST_VERSION, case_digest
+from diptych.judge.labels import Disagreement
 from diptych.judge.ladder import Flag, Relation
 from diptych.judge.layout import VERSION as LAYOUT_VERSION
+from diptych.judge.patient import patient_hmac
 from diptych.judge.policy import Policy
 from diptych.lookup import Indexes, Stages, look_up, make_ready
 from diptych.recorded import Recorded
@@ -222,9 +222,10 @@ class Pipeline:
         modality, body_part = stack.Modality or decoded.modality, stack.header.BodyPartExamined
         said = label_audit.Said(modality, body_part, digests.patient_hmac)
         copied = {matched.case_id} if matched is not None else set()
-        disagreeing = label_audit.disagreements(
+        audited = label_audit.audited(
             self._store, self._fingerprint_id, work, said, found.neighbours, copied
         )
+        disagreeing = {k: one for k, one in audited.items() if isinstance(one, Disagreement)}
         flags |= {Flag(f"{label}_disagrees") for label in disagreeing}
         counts = evidence.counts
         return verdicts.CaseVerdict(
@@ -257,22 +258,21 @@ class Pipeline:
             if found.reused
             else verdicts.Nodes(digests=ready.slice_digests, vectors=found.vectors),
             candidates=_candidates(evidence),
+            label_audit={
+                k: "disagrees" if k in disagreeing else str(v) for k, v in audited.items()
+            },
             evidence=replay.written(evidence, judgement)
             | {f"{label}_disagrees": asdict(each) for label, each in disagreeing.items()},
         )
 
     def _digests(self, stack: Stack) -> verdicts.Digests:
         planes, header = stack.planes, stack.header
-        patient = None
-        if header.PatientID:
-            identity = f"{header.PatientID}\n{header.PatientBirthDate}".encode()
-            patient = hmac.new(self._hmac_key, identity, hashlib.sha256).digest()
         return verdicts.Digests(
             DIGEST_VERSION,
             case_digest(plane.digest for plane in planes),
             [plane.digest for plane in planes],
             [plane.constant for plane in planes],
-            patient,
+            patient_hmac(self._hmac_key, header.PatientID, header.PatientBirthDate),
         )
 
     def _collisions(self, work: Work, decoded: Decoded) -> dict[int, set[str]]:

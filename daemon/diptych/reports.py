@@ -143,7 +143,7 @@ class _Verdicts:
             table.add_row(*(cells[column][number] for column in shown))
         yield table
         if not self.rows:
-            yield Text("no series yet", style="dim")
+            yield Text("no series", style="dim")
         elif len(shown) < len(columns):
             names = ", ".join(column.heading for column in columns if column not in shown)
             yield Text(f"no room for: {names}", style="dim")

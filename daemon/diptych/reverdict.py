@@ -1,13 +1,14 @@
 """Stored evidence judged again under another policy, without touching pixels.
 
 Each series' newest revision, stack by stack: evidence → judgement → what is true of the whole
-series. Only what then says something else is written. A daemon may judge on meanwhile: what is
-read is a snapshot, each transaction writes a few rows, and whoever is interrupted begins again
-where nothing was written yet.
+series. Each then names the policy it was judged again by, and the few that say something else are
+told. A daemon may judge on meanwhile: what is read is a snapshot, each transaction writes a few
+rows, and whoever is interrupted begins again where nothing was written yet.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from sqlalchemy import Connection
 
 from diptych import active
 from diptych.audit import archive, reverdicts
-from diptych.audit.reverdicts import Changed, Stack
+from diptych.audit.reverdicts import Said, Stack
 from diptych.audit.store import Store
 from diptych.config import Config
 from diptych.errors import ModelError
@@ -27,7 +28,10 @@ from diptych.judge.policy import Policy
 from diptych.policies import resolve
 
 BATCH = 8
-"""Rows per transaction, about 1 ms each: receiving never waits long for a replay."""
+"""Rows per transaction, some milliseconds with its fsync: nobody waits long for a replay."""
+PAUSE_SECONDS = 0.005
+"""At least so long between two of them, and as long as the last one took: SQLite's lock is not
+fair, and who waits for it only looks now and then."""
 
 _NOT_JUDGED = (Relation.NOT_SCREENABLE, Relation.NOT_AN_IMAGE)
 # Set beside the judgement by the path from what the relation is; every other flag stays.
@@ -37,12 +41,13 @@ _FOLLOWS = {Flag.CROSS_SOURCE, Flag.STACKS_DIFFER}
 @dataclass
 class Replayed:
     """What came of it. policies: the label per model. judged: verdicts judged again; outcomes:
-    (relation before, after) of all of them. left: why others were not, and how many."""
+    (relation before, after) of all of them. changed: those that say something else. left: why
+    others were not judged again, and how many. written: rows, of all that name this policy now."""
 
     policies: dict[str, str] = field(default_factory=dict)
     judged: int = 0
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
-    changed: list[Changed] = field(default_factory=list)
+    changed: list[Said] = field(default_factory=list)
     left: Counter[str] = field(default_factory=Counter)
     written: int = 0
 
@@ -63,17 +68,17 @@ def reverdict(
     done, under = Replayed(), _Policies(config, store, definition)
     with store.read() as connection:
         revisions = reverdicts.revisions(connection, since, until)
-    waiting: list[Changed] = []
+    waiting: list[Said] = []
     for number, revision_id in enumerate(revisions):
         progress("judging again", number, len(revisions))
         with store.read() as connection:
             found = list(_judged_again(connection, revision_id, under, done))
-        done.changed += found
-        waiting += found
-        if len(waiting) >= BATCH and not dry_run:
-            done.written += _write(store, waiting, under)
-            waiting = []
-    if not dry_run:
+        done.changed += [one for one in found if one.differs]
+        waiting += [] if dry_run else [one for one in found if one.is_new]
+        while len(waiting) >= BATCH:
+            done.written += _write(store, waiting[:BATCH], under)
+            waiting = waiting[BATCH:]
+    if waiting:
         done.written += _write(store, waiting, under)
     done.policies = {model: policy.label for model, policy in under.known.items() if policy}
     return done
@@ -87,6 +92,7 @@ class _Policies:
         self._config, self._store, self._definition = config, store, definition
         self._in_use = active.model_in_use(config, store).fingerprint
         self._known: dict[tuple[str, str], Policy | None] = {}
+        self._written: set[Policy] = set()
         self.known: dict[str, Policy | None] = {}
 
     def of(self, stack: Stack) -> Policy | None:
@@ -98,8 +104,9 @@ class _Policies:
     def write_down(self) -> None:
         """Before a verdict names them."""
         for policy in self._known.values():
-            if policy is not None:
+            if policy is not None and policy not in self._written:
                 resolve(self._store, self._definition, policy.d_max)
+                self._written.add(policy)
 
     def _find(self, name: str, fingerprint: str) -> Policy | None:
         if not self._definition.follows_model and fingerprint != self._in_use:
@@ -113,8 +120,8 @@ class _Policies:
 
 def _judged_again(
     connection: Connection, revision_id: int, under: _Policies, done: Replayed
-) -> Iterator[Changed]:
-    """The stacks of a revision that are something else now."""
+) -> Iterator[Said]:
+    """What each stack of a revision says now that can be judged again."""
     stacks = reverdicts.stacks(connection, revision_id)
     judgements: dict[int, ladder.Judgement] = {}
     for stack in stacks:
@@ -149,19 +156,17 @@ def _judged_again(
         done.judged += 1
         done.outcomes[stack.relation, judgement.relation.value] += 1
         flags = _flags(connection, stack, judgement, len(relations) > 1)
-        said = (judgement.relation, judgement.matched_case, flags)
-        if said != (stack.relation, stack.matched_case_id, tuple(sorted(stack.flags))):
-            policy = under.of(stack)
-            assert policy is not None
-            yield Changed(
-                replace(stack, evidence=None),  # nobody needs it any more, and there may be many
-                judgement.relation.value,
-                flags,
-                judgement.matched_case,
-                policy.threshold,
-                judgement.reason,
-                policy.label,
-            )
+        policy = under.of(stack)
+        assert policy is not None
+        yield Said(
+            replace(stack, evidence=None),  # nobody needs it any more, and there may be many
+            judgement.relation.value,
+            flags,
+            judgement.matched_case,
+            policy.threshold,
+            judgement.reason,
+            policy.label,
+        )
 
 
 def _flags(
@@ -178,11 +183,10 @@ def _flags(
     return tuple(sorted(flags))
 
 
-def _write(store: Store, changed: list[Changed], under: _Policies) -> int:
-    if not changed:
-        return 0
+def _write(store: Store, said: list[Said], under: _Policies) -> int:
+    """One transaction, and a pause in which others have their turn."""
     under.write_down()
-    return sum(
-        reverdicts.record(store, changed[start : start + BATCH])
-        for start in range(0, len(changed), BATCH)
-    )
+    began = time.perf_counter()
+    written = reverdicts.record(store, said)
+    time.sleep(max(PAUSE_SECONDS, time.perf_counter() - began))
+    return written

@@ -72,6 +72,7 @@ def main(config: Config, name: str, started: Connection) -> None:
             config.index_folder,
             embedder.model.d_max,
         )
+        make_layouts(store)
         indexes = Indexes(
             open_index(config, store, embedder, fingerprint_id), open_layouts(config, store)
         )
@@ -174,9 +175,8 @@ def rebuild(config: Config, store: Store, embedder: Embedder, fingerprint_id: in
     return index
 
 
-def open_layouts(config: Config, store: Store) -> Layouts:
-    """The coarse layout of every case, from SQL; first of those that have none, from their proxies,
-    as an earlier version left them."""
+def make_layouts(store: Store) -> None:
+    """Those of cases that an earlier version left without one, from their proxies."""
     after = made = 0
     while True:
         with store.read() as connection:
@@ -193,6 +193,10 @@ def open_layouts(config: Config, store: Store) -> Layouts:
                     made += 1
     if made:
         log.info("made the layouts of %d earlier cases", made)
+
+
+def open_layouts(config: Config, store: Store) -> Layouts:
+    """The coarse layout of every case, from SQL."""
     layouts = Layouts(LAYOUT_DIMENSION, mode=config.search.mode)
     for keys, vectors in stored_layouts.everything(store, LAYOUT_VERSION):
         layouts.add(keys, vectors)

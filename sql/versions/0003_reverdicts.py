@@ -28,7 +28,7 @@ def upgrade() -> None:
             ["verdict_id"], ["verdict.id"], name=op.f("fk_reverdict_verdict_id_verdict")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_reverdict")),
-        comment="What a verdict's stored evidence says under another policy, where that differs. The newest of a verdict is the current one; id: the seq of the event that says the same.",
+        comment="What a verdict's stored evidence says under another policy. The newest of a verdict is the current one; id: the seq of the event that says the same.",
     )
     with op.batch_alter_table("reverdict", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_reverdict_verdict_id"), ["verdict_id"], unique=False)

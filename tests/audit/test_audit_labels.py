@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from audit.builder import Archive, nodes_of, stack
-from diptych.audit import counters, labels, migrate
+from diptych.audit import counters, labels, migrate, models, reverdicts
 
 
 def test_the_migration_takes_the_modality_of_older_cases_from_their_newest_verdict(
@@ -83,17 +83,18 @@ def test_whose_a_case_is_without_a_patient_or_a_study():
     assert labels.subject(None, None, 3) == "case 3"
 
 
-def test_a_disagreement_is_counted_once_for_a_series_in_the_verdicts_transaction(empty):
-    both = ("body_part_disagrees", "modality_disagrees")
+def test_what_came_of_the_audit_is_counted_once_for_a_series_in_the_verdicts_transaction(empty):
+    both = {"modality": "disagrees", "body_part": "disagrees"}
     empty.judge(
         "A",
-        stack("a", flags=both),
-        stack("a2", "sagittal", principal=False, flags=both),
+        stack("a", label_audit=both),
+        stack("a2", "sagittal", principal=False, label_audit=both),
         contents=["a"],
         source="north",
     )
-    empty.judge("A", stack("a3", flags=both), contents=["late"])  # a later revision
-    empty.judge("B", stack("b", flags=("modality_disagrees",)), contents=["b"], source="north")
+    empty.judge("A", stack("a3", label_audit=both), contents=["late"])  # a later revision
+    few = {"modality": "disagrees", "body_part": "too-few"}
+    empty.judge("B", stack("b", label_audit=few), contents=["b"], source="north")
     with empty.store.read() as connection:
         found = counters.read_counters(connection)
     name = "diptych_label_disagreements_total"
@@ -101,6 +102,28 @@ def test_a_disagreement_is_counted_once_for_a_series_in_the_verdicts_transaction
         (("label", "modality"), ("source", "north")): 2.0,
         (("label", "body_part"), ("source", "north")): 1.0,
     }
+    name = "diptych_label_audits_total"
+    assert {key[1][:2]: value for key, value in found.items() if key[0] == name} == {
+        (("label", "modality"), ("outcome", "disagrees")): 2.0,
+        (("label", "body_part"), ("outcome", "disagrees")): 1.0,
+        (("label", "body_part"), ("outcome", "too-few")): 1.0,
+    }
+
+
+def test_a_copy_that_a_replay_took_back_is_its_own_patients_again(filled):
+    """And a stranger, of whom d_max may be measured."""
+    with filled.store.read() as connection:
+        (copy,) = [one for one in reverdicts.stacks(connection, 3) if one.case_id == 4]
+    assert copy.relation == "near-duplicate"
+    filled.tamper("UPDATE digest SET patient_hmac = x'07' WHERE case_id = 4")
+    with filled.store.read() as connection:
+        assert labels.of_cases(connection, [4])[4].subject != "patient 07"
+        assert all(one.cases[0][0] != 4 for one in models.strangers(connection, 10))
+    back = reverdicts.Said(copy, "unique", (), None, 0.9, "not enough", "strict/1")
+    assert reverdicts.record(filled.store, [back]) == 1
+    with filled.store.read() as connection:
+        assert labels.of_cases(connection, [4])[4].subject == "patient 07"
+        assert 4 in [one.cases[0][0] for one in models.strangers(connection, 10)]
 
 
 def said(archive: Archive) -> list[tuple[str | None, str | None]]:

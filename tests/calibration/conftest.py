@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
@@ -15,9 +15,6 @@ from diptych.calibration.run import Options, calibrate
 from diptych.config import Config
 from diptych.demo import phantoms
 from diptych.demo.series import phantom_series
-from diptych.embed.manifest import load_model
-from diptych.embed.session import Embedder
-from diptych.volume.decoders import DecoderPool
 from judged import Archive
 
 Calibrate = Callable[..., tuple[Figures, Setting]]
@@ -38,25 +35,9 @@ def of_patient(series: list[Dataset], name: str) -> list[Dataset]:
 
 
 @pytest.fixture(scope="session")
-def embedder() -> Embedder:
-    return Embedder(load_model(), threads=1)
-
-
-@pytest.fixture(scope="session")
-def decoders() -> Iterator[DecoderPool]:
-    with DecoderPool(children=1) as pool:
-        yield pool
-
-
-@pytest.fixture(scope="session")
 def bodies() -> dict[str, list[Dataset]]:
     kinds: tuple[phantoms.Kind, ...] = ("abdomen", "chest", "head", "limb")
     return {kind: body(kind, 0) for kind in kinds}
-
-
-@pytest.fixture
-def own(tmp_path: Path, embedder: Embedder, decoders: DecoderPool) -> Archive:
-    return Archive(tmp_path, embedder, decoders)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sqlite3
 from contextlib import closing
 from copy import deepcopy
@@ -18,10 +19,12 @@ from rich.console import Console
 from sqlalchemy import text
 
 from calibration.conftest import Calibrate, of_patient
+from diptych.audit.population import Member
 from diptych.calibration import report, run
 from diptych.calibration.figures import ENOUGH, Figures, Rate, count
 from diptych.calibration.nulls import Asked, Null, Nulls
 from diptych.calibration.report import Setting
+from diptych.calibration.strangers import MOST_STUDIES, LeftOut, groups, left_out
 from diptych.demo import copies
 from diptych.errors import UsageError
 from diptych.evaluate.answers import DUPLICATE, SEVEN, TRANSFORMS
@@ -112,8 +115,10 @@ def test_a_copy_that_nobody_had_found_is_an_alarm_that_names_both_cases(
     assert figures.clean.everybody == Rate(2, 3)
     shown = words(figures, setting)
     assert "may be real copies" in shown
-    assert f"case {copy['case_id']} → case {original['case_id']}, clean" not in shown
-    assert f"case {copy['case_id']} → case {original['case_id']}, duplicate" in shown
+    assert "1 pairs behind these" in shown
+    assert re.search(r"cases (1 and 3|3 and 1), clean, and in 1 more queries: near-dup", shown)
+    said = report.document(figures, setting)
+    assert said["pairs"] == [{"case_ids": sorted(pair), "queries": 2}]
     # Under the policy it was judged by there is none.
     add(own.store, DEAF)
     figures, setting = calibrated(policy="deaf/1")
@@ -132,6 +137,58 @@ def test_one_patient_is_no_stranger_to_himself(
     own.add(of_patient(bodies["head"], "two"))
     figures, _ = calibrated()
     assert figures.clean.everybody == Rate(0, 3)
+
+
+def test_who_is_left_out_is_said_and_counted(
+    own: Archive, bodies: Bodies, calibrated: Calibrate
+) -> None:
+    own.add(of_patient(bodies["abdomen"], "one"))
+    beside = of_patient(bodies["chest"], "another")
+    for data_set in beside:
+        data_set.StudyInstanceUID = bodies["abdomen"][0].StudyInstanceUID
+    own.add(beside)
+    figures, _ = calibrated()
+    assert figures.alone == 2, "a study is of one patient, whatever its series say"
+    own.add(of_patient(bodies["head"], "one"))
+    own.add(of_patient(copies.new_uids(bodies["limb"], 1), "a fourth"))
+    own.add(of_patient(bodies["limb"], "a third"))
+    figures, setting = calibrated()
+    assert figures.clean.everybody == Rate(0, 5)
+    assert setting.left_out == LeftOut(
+        {"series": 0, "study": 2, "patient": 2, "verdict": 2}, cases=5, most=2, shared_ids=0,
+        sharing=0,
+    )  # fmt: skip
+    assert (
+        "same series (0 cases have such), study (2) or patient (2), and copies by a verdict (2); "
+        "5 of 5 cases in all, of one case at most 2 others"
+    ) in words(figures, setting)
+    assert report.document(figures, setting)["left_out"]["by_study"] == 2
+
+
+def test_a_placeholder_does_not_make_one_patient_of_everybody(
+    own: Archive, bodies: Bodies, calibrated: Calibrate
+) -> None:
+    for series in bodies.values():
+        own.add(of_patient(series, "ANONYMOUS"))
+    figures, setting = calibrated()
+    assert (figures.clean.everybody, figures.alone) == (Rate(0, 4), 0)
+    assert setting.left_out.cases == 0
+
+
+def test_a_patient_of_implausibly_many_studies_is_nobody() -> None:
+    def member(case: int, patient: bytes) -> Member:
+        return Member(case, case, f"study {case}", case, "CT", None, patient)
+
+    one = [member(n, b"delivery 7") for n in range(MOST_STUDIES)]
+    somebody = [member(1000, b"somebody"), member(1001, b"somebody")]
+    assert len(groups(one, ())[0]) == MOST_STUDIES
+    many = [*one, member(MOST_STUDIES, b"delivery 7"), *somebody]
+    found = groups(many, ())
+    assert {len(found[n.case_id]) for n in many[:-2]} == {1}
+    assert found[1000] == {1000, 1001}
+    said = left_out(many, (), found)
+    assert (said.ties["patient"], said.cases, said.most) == (2, 2, 1)
+    assert (said.shared_ids, said.sharing) == (1, MOST_STUDIES + 1)
 
 
 def test_a_slice_shared_with_another_case_is_its_when_its_owner_is_left_out(

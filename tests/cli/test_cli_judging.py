@@ -68,7 +68,7 @@ def test_a_daemon_judges_by_the_policy_in_use_and_a_replay_by_any(
     assert "2 say something else" not in run("reverdict", "--since", "1h")
     assert relations() == ["unique", "unique", "unique"]
     done = json.loads(run("reverdict", "--since", "1h", "--policy", "bundled/3", "--json"))
-    assert (done["judged"], done["written"]) == (3, 2)
+    assert (done["judged"], done["written"]) == (3, 3)
     assert {row["to"] for row in done["changed"]} == {"near-duplicate"}
     assert relations() == ["unique", "near-duplicate", "near-duplicate"]
     assert "0 say something else" in run("reverdict", "--since", "1h", "--policy", "bundled/3")
@@ -133,6 +133,7 @@ def test_a_policy_that_cannot_be_is_refused_with_the_reason(
         (("reverdict", "--since", "1h", "--policy", "loose/1"), "no policy 'loose/1'"),
         (("reverdict", "--since", "soon"), "neither an ISO time nor an age"),
         (("reverdict",), "--since"),
+        (("reverdict", "--since", "2h", "--until", "3h"), "--until is not after --since"),
         (("calibrate", "--policy", "loose/1"), "no policy 'loose/1'"),
         (("calibrate", "--transforms", "shear"), "no such transform"),
         (("calibrate", "--sample", "0"), "--sample"),
@@ -144,6 +145,16 @@ def test_what_cannot_be_done_is_said_with_status_2(
     done = diptych(*arguments, "--data", stopped)
     assert done.returncode == 2
     assert words in done.stderr
+
+
+def test_calibrate_measures_nothing_that_it_could_not_write_down(
+    diptych: Diptych, archive: Archive, tmp_path: Path
+) -> None:
+    nowhere = tmp_path / "no such folder" / "figures.json"
+    done = diptych("calibrate", "--json", nowhere, "--data", archive.data)
+    assert done.returncode == 4
+    assert "No such file" in done.stderr
+    assert "cases:" not in done.stderr
 
 
 def test_calibrate_says_what_it_measured_beside_the_daemon(

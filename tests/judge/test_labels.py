@@ -8,6 +8,7 @@ from diptych.judge.labels import (
     MIN_KNOWN,
     NOTHING,
     Disagreement,
+    Heard,
     Vote,
     body_part,
     disagreement,
@@ -85,25 +86,27 @@ def test_three_patients_that_agree_on_another_label_disagree_with_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("heard", "why"),
+    ("heard", "said", "why"),
     [
-        (votes(5, 5), "two patients may both be wrong"),
-        (votes(10), "one patient, a near-duplicate perhaps, does not vote alone"),
-        (votes(30, 1, 1), "nor with two that hardly say anything"),
-        (votes(2, 2, 2) + votes(2, says=CT), "a quarter says what the series says"),
-        (votes(2, 2, 2, says=NOTHING), "nobody has a label that means something"),
-        ([*votes(1, 1, 1), None, None, None, None], "most slices have no neighbour with a label"),
-        (votes(4, 4, 4, says=CT), "they agree with it"),
-        ([], "there is no slice"),
-        ([None] * 5, "there is no neighbour"),
+        (votes(5, 5), "too-few", "two patients may both be wrong"),
+        (votes(10), "too-few", "one patient, a near-duplicate perhaps, does not vote alone"),
+        (votes(30, 1, 1), "too-few", "nor with two that hardly say anything"),
+        (votes(2, 2, 2) + votes(2, says=CT), "agrees", "a quarter says what the series says"),
+        (votes(2, 2, 2, says=NOTHING), "too-few", "nobody has a label that means something"),
+        ([*votes(1, 1, 1), *[None] * 4], "too-few", "most slices have no labelled neighbour"),
+        (votes(4, 4, 4, says=CT), "agrees", "they agree with it"),
+        ([], "too-few", "there is no slice"),
+        ([None] * 5, "too-few", "there is no neighbour"),
     ],
 )
-def test_less_than_that_raises_nothing(heard: list[Vote | None], why: str) -> None:
-    assert disagreement(CT, heard, known) is None, why
+def test_less_than_that_raises_nothing_and_says_why(
+    heard: list[Vote | None], said: str, why: str
+) -> None:
+    assert disagreement(CT, heard, known) == said, why
 
 
 def test_a_label_that_says_nothing_is_never_flagged() -> None:
-    assert disagreement(NOTHING, votes(4, 4, 4), known) is None
+    assert disagreement(NOTHING, votes(4, 4, 4), known) == Heard.UNLABELLED
 
 
 def test_what_the_archive_hardly_knows_is_never_flagged() -> None:
@@ -113,8 +116,10 @@ def test_what_the_archive_hardly_knows_is_never_flagged() -> None:
         asked.append(True)
         return 3
 
-    assert disagreement(CT, votes(4, 4, 4, 4), few) is None, "fewer than those who say otherwise"
-    assert disagreement(CT, votes(4, 4, 4), lambda: MIN_KNOWN - 1) is None
+    assert disagreement(CT, votes(4, 4, 4, 4), few) == Heard.TOO_FEW, (
+        "fewer than those who say otherwise"
+    )
+    assert disagreement(CT, votes(4, 4, 4), lambda: MIN_KNOWN - 1) == Heard.TOO_FEW
     assert len(asked) == 1
     disagreement(CT, votes(4, 4), few)
     assert len(asked) == 1, "the archive is asked only when everything else holds"

@@ -2,29 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from pydicom.dataset import Dataset
 
 from diptych.demo import phantoms
 from diptych.demo.series import phantom_series
-from diptych.embed.manifest import load_model
-from diptych.embed.session import Embedder
-from diptych.volume.decoders import DecoderPool
-from judged import Archive
-
-
-@pytest.fixture(scope="session")
-def embedder() -> Embedder:
-    return Embedder(load_model(), threads=1)
-
-
-@pytest.fixture(scope="session")
-def decoders() -> Iterator[DecoderPool]:
-    with DecoderPool(children=1) as pool:
-        yield pool
 
 
 @pytest.fixture(scope="session")
@@ -39,9 +21,3 @@ def bodies() -> dict[str, list[Dataset]]:
         recipe.name: phantom_series(phantoms.generate(recipe), seed=500 + number)
         for number, recipe in enumerate(recipes)
     }
-
-
-@pytest.fixture
-def own(tmp_path: Path, embedder: Embedder, decoders: DecoderPool) -> Archive:
-    """An empty archive."""
-    return Archive(tmp_path, embedder, decoders)

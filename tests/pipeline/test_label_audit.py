@@ -76,6 +76,32 @@ def counted(own: Archive) -> dict[str, float]:
     }
 
 
+def outcomes(own: Archive) -> dict[tuple[str, str], float]:
+    """(label, outcome) → how often."""
+    with own.store.read() as connection:
+        found = counters.read_counters(connection)
+    return {
+        (dict(labels)["label"], dict(labels)["outcome"]): value
+        for (name, labels), value in found.items()
+        if name == "diptych_label_audits_total"
+    }
+
+
+def test_an_audit_that_can_say_nothing_says_so(
+    own: Archive, heads: list[Series], knees: list[Series]
+) -> None:
+    own.add(labelled(heads[0], BodyPartExamined="KOPF"))
+    assert outcomes(own) == {("modality", "too-few"): 1.0, ("body_part", "unlabelled"): 1.0}
+    own.add(labelled(heads[1], Modality="OT", BodyPartExamined=""))
+    assert outcomes(own)["modality", "unlabelled"] == 1.0
+    assert outcomes(own)["body_part", "unlabelled"] == 2.0
+    own.add(heads[2])
+    assert outcomes(own)["body_part", "too-few"] == 1.0
+    own.add(heads[3])
+    assert outcomes(own)["modality", "agrees"] >= 1.0
+    assert sum(outcomes(own).values()) == 8
+
+
 def test_labels_that_all_neighbours_contradict_are_flagged_and_counted(
     own: Archive, heads: list[Series], knees: list[Series], stranger: Series, tmp_path: Path
 ) -> None:

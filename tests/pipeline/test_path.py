@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage, generate_uid
+from sqlalchemy import text
 
+from diptych import worker
 from diptych.audit import verify, work
 from diptych.demo import copies
 from diptych.judge import proxy
@@ -393,3 +395,17 @@ def test_copies_of_a_copy_are_of_one_group(own: Archive, bodies: Bodies) -> None
     evidence = evidence_of(own, rows[-1])
     assert set(dict(evidence["groups"]).values()) == {first["case_id"]}
     assert rows[-1]["c3"] == 1.0, "the hits of the copies are those of the first"
+
+
+def test_cases_of_an_earlier_version_get_the_layouts_they_would_have_had(
+    own: Archive, bodies: Bodies
+) -> None:
+    own.add(bodies["abdomen-1"])
+    own.add(bodies["chest-0"])
+    made = own.rows("SELECT digest_id, version, vector FROM layout ORDER BY digest_id")
+    assert len(made) == 2
+    with own.store.write() as connection:
+        connection.execute(text("DELETE FROM layout WHERE digest_id = 1"))
+        connection.execute(text("UPDATE layout SET version = 0"))
+    worker.make_layouts(own.store)
+    assert own.rows("SELECT digest_id, version, vector FROM layout ORDER BY digest_id") == made

@@ -148,12 +148,13 @@ def all_present(connection: Connection, fingerprint_id: int, keys: Sequence[int]
 
 def is_forgotten(connection: Connection, case_id: int) -> bool:
     """Whether this case was forgotten (or never was)."""
-    return (
-        connection.execute(
-            select(case.c.id).where(case.c.id == case_id, case.c.forgotten_at.is_(None))
-        ).first()
-        is None
-    )
+    return case_id not in present(connection, [case_id])
+
+
+def present(connection: Connection, cases: Sequence[int]) -> set[int]:
+    """Those of these few that are there and not forgotten."""
+    rows = select(case.c.id).where(case.c.id.in_(cases), case.c.forgotten_at.is_(None))
+    return set(connection.execute(rows).scalars())
 
 
 def proxy(connection: Connection, case_id: int) -> bytes | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +41,30 @@ def commitment(salt: bytes, value: Mapping[str, Any]) -> str:
 
 def append(connection: Connection, kind: str, payload: Mapping[str, Any]) -> int:
     """Append one event inside a write transaction; returns its seq (from 1, without gaps)."""
-    last = connection.execute(
-        select(event.c.seq, event.c.hash).order_by(event.c.seq.desc()).limit(1)
-    ).one_or_none()
-    seq, previous = (last.seq + 1, last.hash) if last else (1, GENESIS)
-    at, text = now(), canonical(payload)
-    connection.execute(
-        insert(event).values(
-            seq=seq,
-            at=at,
-            kind=kind,
-            payload=text,
-            previous_hash=previous,
-            hash=link(previous, seq, at, kind, text),
+    return extend(connection, kind, [payload])[0]
+
+
+def extend(connection: Connection, kind: str, payloads: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Append several of one kind; returns their seqs."""
+    seq, previous = head(connection)
+    rows: list[dict[str, Any]] = []
+    for payload in payloads:
+        seq, at, text = seq + 1, now(), canonical(payload)
+        hash_ = link(previous, seq, at, kind, text)
+        rows.append(
+            {
+                "seq": seq,
+                "at": at,
+                "kind": kind,
+                "payload": text,
+                "previous_hash": previous,
+                "hash": hash_,
+            }
         )
-    )
-    return seq
+        previous = hash_
+    if rows:
+        connection.execute(insert(event), rows)
+    return [row["seq"] for row in rows]
 
 
 def link(previous: str, seq: int, at: int, kind: str, payload: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, and_, func, select
 
+from diptych.audit import reverdicts
 from diptych.audit.archive import parts
 from diptych.audit.schema import case, digest, embedding, series, verdict
 
@@ -122,11 +123,13 @@ def said(
 
 
 def _originals(connection: Connection, cases: Sequence[int]) -> dict[int, int]:
-    """Each case, or the one that its newest verdict calls it a copy of."""
+    """Each case, or the one that its newest verdict, as it stands now, calls it a copy of."""
     found = {id_: id_ for id_ in cases}
+    columns = {column.name: column for column in reverdicts.as_it_stands()}
     for part in parts(list(cases)):
         statement = (
-            select(verdict.c.case_id, verdict.c.relation, verdict.c.matched_case_id)
+            select(*(columns[name] for name in ("case_id", "relation", "matched_case_id")))
+            .select_from(reverdicts.joined())
             .where(verdict.c.case_id.in_(part))
             .order_by(verdict.c.id)
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, ScalarSelect, Select, and_, delete, func, select
 
-from diptych.audit import chain, counters
+from diptych.audit import chain, counters, reverdicts
 from diptych.audit.schema import (
     blob,
     case,
@@ -142,14 +142,15 @@ def wanted(connection: Connection, revision_id: int, cases: Sequence[int]) -> Wa
 
 def strangers(connection: Connection, limit: int) -> list[Wanted]:
     """One case of each patient, of those judged unique whose pixels are all kept; the newest."""
+    columns = {column.name: column for column in reverdicts.as_it_stands()}
     rows = connection.execute(
         select(digest.c.patient_hmac, digest.c.case_id, digest.c.revision_id)
-        .join_from(digest, verdict, verdict.c.case_id == digest.c.case_id)
+        .select_from(reverdicts.joined().join(digest, digest.c.case_id == verdict.c.case_id))
         .where(
             digest.c.current,
             digest.c.patient_hmac.is_not(None),
             verdict.c.revision_id == digest.c.revision_id,
-            verdict.c.relation == "unique",
+            columns["relation"] == "unique",
         )
         .order_by(digest.c.case_id.desc())
     ).all()

@@ -1,8 +1,8 @@
 """Verdicts judged again from their stored evidence: rows beside the first ones, never over them.
 
-A row is written only where another policy says something else, with an event that says the same.
-Counters are of first judgements and do not move: an alert on the duplicate rate must not fire
-because somebody changed a policy.
+A row says what a verdict is under another policy, also where that is the same: every verdict names
+the policy it stands under. An event says what the row says. Counters are of first judgements and do
+not move: an alert on the duplicate rate must not fire because somebody changed a policy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, insert, select
+from sqlalchemy import Connection, Row, and_, func, insert, or_, select
 from sqlalchemy import case as either
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -26,11 +26,15 @@ SAID = tuple(column.name for column in reverdict.c if column.name != "id")
 """Columns of a row that its event says as well."""
 _OVERRIDES = ("relation", "flags", "matched_case_id", "threshold", "detail", "policy", "created_at")
 
-# The newest row of each verdict.
-_last = (
-    select(reverdict.c.verdict_id, func.max(reverdict.c.id).label("id"))
-    .group_by(reverdict.c.verdict_id)
-    .subquery("last_reverdict")
+# Of one verdict, through its index: grouped for all of them, a replay of n would read n² rows.
+_newer = reverdict.alias("newer_reverdict")
+_newest = select(func.max(_newer.c.id)).where(_newer.c.verdict_id == verdict.c.id).scalar_subquery()
+# Of two that say the same, the first is news and the second is not.
+_says_otherwise = or_(
+    *(
+        reverdict.c[name].is_distinct_from(verdict.c[name])
+        for name in ("relation", "flags", "matched_case_id")
+    )
 )
 _matched_case, _matched_series = case.alias("rematched"), series.alias("rematched_series")
 
@@ -56,8 +60,8 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class Changed:
-    """What a stack is from now on."""
+class Said:
+    """What a stack says from now on."""
 
     stack: Stack
     relation: str
@@ -67,9 +71,27 @@ class Changed:
     detail: str
     policy: str
 
+    @property
+    def differs(self) -> bool:
+        """Whether that is something else than before, but for the numbers behind it."""
+        before = self.stack
+        return (self.relation, self.matched_case_id, sorted(self.flags)) != (
+            before.relation,
+            before.matched_case_id,
+            sorted(before.flags),
+        )
+
+    @property
+    def is_new(self) -> bool:
+        """Whether there is anything to write down: the policy is another one at least."""
+        return self.differs or self.policy != self.stack.policy
+
 
 def as_it_stands() -> list[ColumnElement[Any]]:
-    """The columns of ``verdict``, as the newest row here has them; for :func:`joined`."""
+    """The columns of ``verdict``, as the newest row here has them; for :func:`joined`.
+
+    ``created_at`` is the first verdict's where the row says the same: that is no news.
+    """
     columns: list[ColumnElement[Any]] = []
     for column in verdict.c:
         replaced: ColumnElement[Any] | None = None
@@ -80,7 +102,10 @@ def as_it_stands() -> list[ColumnElement[Any]]:
         if replaced is None:
             columns.append(column)
             continue
-        again = either((reverdict.c.id.is_not(None), replaced), else_=column)
+        when: ColumnElement[bool] = reverdict.c.id.is_not(None)
+        if column.name == "created_at":
+            when &= _says_otherwise
+        again = either((when, replaced), else_=column)
         columns.append(again.label(column.name))
     return columns
 
@@ -88,8 +113,7 @@ def as_it_stands() -> list[ColumnElement[Any]]:
 def joined() -> Any:
     """``verdict`` with its newest row here, if it has one."""
     return (
-        verdict.outerjoin(_last, _last.c.verdict_id == verdict.c.id)
-        .outerjoin(reverdict, reverdict.c.id == _last.c.id)
+        verdict.outerjoin(reverdict, reverdict.c.id == _newest)
         .outerjoin(_matched_case, _matched_case.c.id == reverdict.c.matched_case_id)
         .outerjoin(_matched_series, _matched_series.c.id == _matched_case.c.series_id)
     )
@@ -128,20 +152,16 @@ def stacks(connection: Connection, revision_id: int) -> list[Stack]:
     return [_stack(row) for row in rows]
 
 
-def record(store: Store, changed: Sequence[Changed]) -> int:
+def record(store: Store, said: Sequence[Said]) -> int:
     """Write these down in one transaction; returns how many: without those that were forgotten or
     judged again since they were read."""
     with store.write() as connection:
-        written = 0
-        for one in changed:
-            stack = one.stack
-            newest = connection.execute(
-                select(func.max(reverdict.c.id)).where(reverdict.c.verdict_id == stack.verdict_id)
-            ).scalar_one()
-            if newest != stack.last or _is_gone(connection, one):
-                continue
-            row = {
-                "verdict_id": stack.verdict_id,
+        # Few statements, however many rows: each costs more than what it asks.
+        newest = _newest_rows(connection, [one.stack.verdict_id for one in said])
+        present = archive.present(connection, [case for one in said for case in _cases(one)])
+        rows = [
+            {
+                "verdict_id": one.stack.verdict_id,
                 "relation": one.relation,
                 "flags": json.dumps(sorted(one.flags)),
                 "matched_case_id": one.matched_case_id,
@@ -150,11 +170,17 @@ def record(store: Store, changed: Sequence[Changed]) -> int:
                 "policy": one.policy,
                 "created_at": now(),
             }
+            for one in said
+            if newest.get(one.stack.verdict_id) == one.stack.last
+            and present.issuperset(_cases(one))
+        ]
+        seqs = chain.extend(connection, EVENT, rows)
+        if rows:
             connection.execute(
-                insert(reverdict).values(id=chain.append(connection, EVENT, row), **row)
+                insert(reverdict),
+                [{"id": seq, **row} for seq, row in zip(seqs, rows, strict=True)],
             )
-            written += 1
-    return written
+    return len(rows)
 
 
 def _stack(row: Row[Any]) -> Stack:
@@ -175,6 +201,15 @@ def _stack(row: Row[Any]) -> Stack:
     )
 
 
-def _is_gone(connection: Connection, one: Changed) -> bool:
-    cases = (one.stack.case_id, one.matched_case_id)
-    return any(each is not None and archive.is_forgotten(connection, each) for each in cases)
+def _newest_rows(connection: Connection, verdicts: Sequence[int]) -> dict[int, int]:
+    found = connection.execute(
+        select(reverdict.c.verdict_id, func.max(reverdict.c.id))
+        .where(reverdict.c.verdict_id.in_(verdicts))
+        .group_by(reverdict.c.verdict_id)
+    )
+    return {row[0]: row[1] for row in found}
+
+
+def _cases(one: Said) -> list[int]:
+    both = (one.stack.case_id, one.matched_case_id)
+    return [case for case in both if case is not None]

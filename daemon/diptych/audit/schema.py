@@ -372,8 +372,8 @@ reverdict = Table(
     Column("policy", String(64), nullable=False),
     Column("created_at", BigInteger, nullable=False),
     comment=(
-        "What a verdict's stored evidence says under another policy, where that differs. The "
-        "newest of a verdict is the current one; id: the seq of the event that says the same."
+        "What a verdict's stored evidence says under another policy. The newest of a verdict is "
+        "the current one; id: the seq of the event that says the same."
     ),
 )
 

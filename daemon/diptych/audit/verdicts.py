@@ -99,7 +99,8 @@ class Digests:
 
 @dataclass(frozen=True)
 class CaseVerdict:
-    """The outcome of one stack (``signature`` None: a series without a stack)."""
+    """The outcome of one stack (``signature`` None: a series without a stack). label_audit: label →
+    what its neighbours said of it, where they were asked."""
 
     signature: str | None
     principal: bool
@@ -127,6 +128,7 @@ class CaseVerdict:
     nodes: Nodes | None = None
     candidates: Sequence[Candidate] = ()
     evidence: Mapping[str, Any] | None = None
+    label_audit: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -447,9 +449,12 @@ def _count(connection: Connection, judged: Judged) -> None:
         counters.increment(connection, "diptych_verdicts_total", {**labels, "modality": modality})
         if "cross_source" in item.flags:
             counters.increment(connection, "diptych_cross_source_total", {"source": w.source})
-        for label in metrics.LABELS:
-            if f"{label}_disagrees" in item.flags:
-                labels = {"source": w.source, "label": label}
+        for label, heard in item.label_audit.items():
+            labels = {"source": w.source, "label": label}
+            counters.increment(
+                connection, "diptych_label_audits_total", {**labels, "outcome": heard}
+            )
+            if heard == "disagrees":
                 counters.increment(connection, "diptych_label_disagreements_total", labels)
     known = {row.instance_id for row in w.instances if row.judged_before}
     for outcome in judged.instances:

@@ -68,6 +68,14 @@ class Figures:
     alarms: tuple[Null, ...]
     threshold: Threshold | None
 
+    @property
+    def pairs(self) -> list[list[Null]]:
+        """The alarms between the same two cases, clean ones first."""
+        found: dict[frozenset[int | None], list[Null]] = {}
+        for null in sorted(self.alarms, key=lambda null: null.transform != DUPLICATE):
+            found.setdefault(frozenset((null.case_id, null.alarm)), []).append(null)
+        return list(found.values())
+
 
 def count(answers: Sequence[Asked], transforms: Sequence[Transform], policy: float) -> Figures:
     """Of all answers; policy: its threshold of c(3)."""

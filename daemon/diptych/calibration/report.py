@@ -9,6 +9,8 @@ from typing import Any
 from rich.table import Table
 
 from diptych.calibration.figures import Figures, Rate, Row, named
+from diptych.calibration.strangers import MOST_STUDIES, LeftOut
+from diptych.evaluate.answers import DUPLICATE
 from diptych.judge.policy import Policy
 
 NAMED = 20
@@ -29,6 +31,7 @@ class Setting:
     policy: Policy
     search: str
     interrupted: bool
+    left_out: LeftOut
 
 
 def said(figures: Figures, setting: Setting) -> Iterator[str | Table]:
@@ -44,9 +47,10 @@ def said(figures: Figures, setting: Setting) -> Iterator[str | Table]:
     if setting.interrupted:
         yield f"interrupted: {figures.asked} of {setting.planned}, in random order, are counted"
     yield (
-        "False alarms: a case looked up as if it were new, without its series, its patient and its "
+        "False alarms: a case looked up as if it were new, without its series, study, patient and "
         "known copies, and called exact, near-duplicate or partial all the same."
     )
+    yield from _left_out(setting)
     yield _table(figures)
     for count, why in (
         (figures.alone, "without any stranger here (one patient, or copies of each other)"),
@@ -96,6 +100,13 @@ def document(figures: Figures, setting: Setting) -> dict[str, Any]:
             "transformed": {row.name: _row(row) for row in figures.transformed},
             "any_transform": _row(figures.any_transform) if figures.any_transform else None,
         },
+        "left_out": {
+            "cases": setting.left_out.cases,
+            "most": setting.left_out.most,
+            **{f"by_{why}": cases for why, cases in setting.left_out.ties.items()},
+            "shared_patient_ids": setting.left_out.shared_ids,
+            "cases_with_shared_patient_ids": setting.left_out.sharing,
+        },
         "not_transformed": figures.gone,
         "alarms": [
             {
@@ -106,6 +117,10 @@ def document(figures: Figures, setting: Setting) -> dict[str, Any]:
                 "detail": null.detail,
             }
             for null in figures.alarms
+        ],
+        "pairs": [
+            {"case_ids": sorted((pair[0].case_id, pair[0].alarm)), "queries": len(pair)}
+            for pair in figures.pairs
         ],
         "copies_found": {
             named(transform): {"found": found, "of": of} for transform, found, of in figures.found
@@ -129,6 +144,23 @@ def document(figures: Figures, setting: Setting) -> dict[str, Any]:
     }
 
 
+def _left_out(setting: Setting) -> Iterator[str]:
+    found = setting.left_out
+    ties = found.ties
+    if found.cases:
+        yield (
+            f"Left out as no strangers: others of the same series ({ties['series']} cases have "
+            f"such), study ({ties['study']}) or patient ({ties['patient']}), and copies by a "
+            f"verdict ({ties['verdict']}); {found.cases} of {setting.cases} cases in all, of one "
+            f"case at most {found.most} others"
+        )
+    if found.shared_ids:
+        yield (
+            f"{found.sharing} cases have a PatientID with more than {MOST_STUDIES} studies "
+            f"({found.shared_ids} such), which is not believed to be one patient's"
+        )
+
+
 def _table(figures: Figures) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     modalities = list(figures.clean.modalities)
@@ -147,19 +179,22 @@ def _table(figures: Figures) -> Table:
 
 
 def _alarms(figures: Figures) -> Iterator[str]:
-    if not figures.alarms:
+    pairs = figures.pairs
+    if not pairs:
         return
     yield (
-        "Behind these: pairs that may be real copies which nobody had found. Look at both series "
-        "(`diptych verdicts --format json` names them) before the policy is blamed:"
+        f"{len(pairs)} pairs behind these, which may be real copies that nobody had found. Look at "
+        "both series (`diptych verdicts --format json` names them) before the policy is blamed:"
     )
-    for null in figures.alarms[:NAMED]:
+    for first, *more in pairs[:NAMED]:
+        also = f", and in {len(more)} more queries" if more else ""
+        query = "clean" if first.transform == DUPLICATE else named(first.transform)
         yield (
-            f"  case {null.case_id} → case {null.alarm}, {named(null.transform)}: {null.relation}, "
-            f"{null.detail}"
+            f"  cases {first.case_id} and {first.alarm}, {query}{also}: {first.relation}, "
+            f"{first.detail}"
         )
-    if len(figures.alarms) > NAMED:
-        yield f"  and {len(figures.alarms) - NAMED} more: --json has all"
+    if len(pairs) > NAMED:
+        yield f"  and {len(pairs) - NAMED} more: --json has all"
 
 
 def _threshold(figures: Figures) -> Iterator[str]:

@@ -20,7 +20,7 @@ from diptych.audit.store import Store
 from diptych.calibration.figures import Figures, count, named
 from diptych.calibration.nulls import COPIES, Asked, Nulls
 from diptych.calibration.report import Setting
-from diptych.calibration.strangers import Population, groups
+from diptych.calibration.strangers import Population, groups, left_out
 from diptych.config import Config
 from diptych.embed.session import Embedder
 from diptych.errors import UsageError
@@ -77,6 +77,7 @@ def calibrate(config: Config, store: Store, options: Options) -> tuple[Figures, 
     spool = Spool(config.spool_folder, config.source_names())
     decode = config.decode
     members = _drawn(everything.members, options)
+    believed = groups(everything.members, copies)
     answers: list[Asked] = []
     interrupted = False
     with DecoderPool(
@@ -89,7 +90,7 @@ def calibrate(config: Config, store: Store, options: Options) -> tuple[Figures, 
             indexes,
             embedder,
             policy,
-            groups(everything.members, copies),
+            believed,
             groups(everything.members, [c for c in copies if c.relation == Relation.EXACT]),
             lambda wanted: volumes.of(wanted, spool.path, decoders),
         )
@@ -112,6 +113,7 @@ def calibrate(config: Config, store: Store, options: Options) -> tuple[Figures, 
         policy=policy,
         search=indexes.slices.name,
         interrupted=interrupted,
+        left_out=left_out(everything.members, copies, believed),
     )
     return count(answers, transforms, policy.threshold), setting
 

@@ -1,12 +1,13 @@
 """Who is a stranger to whom, and the archive as a case would find it if it were new.
 
-Not strangers: cases of one series or one patient, and cases that a verdict calls copies of each
+Not strangers: cases of one series, study or patient, and cases that a verdict calls copies of each
 other, directly or through others. Everything else is; a copy that nobody has found yet among it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,25 @@ Groups = Mapping[CaseId, frozenset[CaseId]]
 """Each case's own group: itself, and who is no stranger to it."""
 
 
+MOST_STUDIES = 50
+"""Of one patient. A PatientID with more is a placeholder that a site made up, or a phantom's."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Who was no stranger, and why. ties: reason → cases with another one for it; cases: with any;
+    most: others of one case. shared_ids: PatientIDs of too many studies to be one patient's, and
+    so not believed; sharing: cases with such a one."""
+
+    ties: Mapping[str, int]
+    cases: int
+    most: int
+    shared_ids: int
+    sharing: int
+
+
 def groups(members: Sequence[Member], links: Iterable[Link]) -> Groups:
-    """Cases that hang together by series, patient, or one of these links."""
+    """Cases that hang together by series, study, patient, or one of these links."""
     parent = {member.case_id: member.case_id for member in members}
 
     def root(case: CaseId) -> CaseId:
@@ -29,18 +47,55 @@ def groups(members: Sequence[Member], links: Iterable[Link]) -> Groups:
             parent[case] = case = parent[parent[case]]
         return case
 
-    first: dict[object, CaseId] = {}
-    for member in members:
-        for tie in (("series", member.series_id), ("patient", member.patient)):
-            if tie[1] is not None:
-                parent[root(member.case_id)] = root(first.setdefault(tie, member.case_id))
-    for link in links:
-        if link.case_id in parent and link.matched_case_id in parent:
-            parent[root(link.case_id)] = root(link.matched_case_id)
+    for tied in _ties(members, links).values():
+        for cases in tied:
+            for case in cases[1:]:
+                parent[root(case)] = root(cases[0])
     gathered: dict[CaseId, set[CaseId]] = {}
     for case in parent:
         gathered.setdefault(root(case), set()).add(case)
     return {case: frozenset(group) for group in gathered.values() for case in group}
+
+
+def left_out(members: Sequence[Member], links: Iterable[Link], of: Groups) -> LeftOut:
+    """What :func:`groups` of the same left out."""
+    shared = _shared(members)
+    others = [len(group) - 1 for group in of.values()]
+    return LeftOut(
+        {
+            why: len({case for cases in tied if len(cases) > 1 for case in cases})
+            for why, tied in _ties(members, links).items()
+        },
+        sum(count > 0 for count in others),
+        max(others, default=0),
+        len(shared),
+        sum(member.patient in shared for member in members),
+    )
+
+
+def _ties(members: Sequence[Member], links: Iterable[Link]) -> dict[str, list[list[CaseId]]]:
+    """Reason → the cases that it ties to each other."""
+    shared, found = _shared(members), {member.case_id for member in members}
+    by: dict[str, dict[object, list[CaseId]]] = {"series": {}, "study": {}, "patient": {}}
+    for member in members:
+        patient = None if member.patient in shared else member.patient
+        said = (member.series_id, member.study, patient)
+        for of, value in zip(by.values(), said, strict=True):
+            if value is not None:
+                of.setdefault(value, []).append(member.case_id)
+    pairs = [[link.case_id, link.matched_case_id] for link in links]
+    return {why: list(tied.values()) for why, tied in by.items()} | {
+        "verdict": [pair for pair in pairs if found.issuperset(pair)]
+    }
+
+
+def _shared(members: Iterable[Member]) -> set[bytes]:
+    """Patients with more studies than one patient has."""
+    studies: dict[bytes, set[object]] = {}
+    for member in members:
+        if member.patient is not None:
+            studies.setdefault(member.patient, set()).add(member.study or member.series_id)
+    return {patient for patient, of in studies.items() if len(of) > MOST_STUDIES}
 
 
 class Population:

@@ -47,6 +47,8 @@ def run_calibrate(
 
         chosen = load(data, config)
         store = open_store(chosen)
+        if json_file not in (None, "-"):
+            Path(json_file).open("a").close()  # it may take hours: better to fail now
         figures, setting = calibrate(chosen, store, Options(transforms, sample, seed, policy))
         text = json.dumps(report.document(figures, setting), indent=1)
         if json_file == "-":

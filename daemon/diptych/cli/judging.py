@@ -175,12 +175,15 @@ def run_reverdict(
 ) -> None:
     """Judge stored evidence again under another policy, without pixels.
 
-    What then says something else gets a new verdict; the earlier one stays in the table, and no
-    counter moves. Beside a running daemon, and again after an interruption, it is safe.
+    Each verdict then names this policy, and those that say something else are listed. The earlier
+    ones stay in the table, and no counter moves. Beside a running daemon, and again after an
+    interruption, it is safe.
     """
     start, end = moment("--since", since), moment("--until", until)
     assert start is not None
     with in_words():
+        if end is not None and end <= start:
+            raise UsageError(f"--until is not after --since: {until} and {since}")
         from diptych import policies
         from diptych.registry import said
         from diptych.reverdict import reverdict
@@ -236,7 +239,7 @@ def _tell(done: Replayed, title: str, dry_run: bool) -> None:
     if dry_run:
         typer.echo(f"{what}; nothing was written (--dry-run)")
     else:
-        typer.echo(f"{what}; {done.written} new verdicts written, the earlier ones stay")
+        typer.echo(f"{what}; {done.written} now name this policy, the earlier verdicts stay")
 
 
 def _replayed(done: Replayed, title: str, dry_run: bool) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from diptych.judge.noise import BANDS, Noise
 
 BLURS = (1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0)
 """Voxels of the grid: Gaussians tried on the sharper side."""
+START = 3
+"""Which of them first; 0 would be none."""
 SHARP = 0.88
 """Ours holds so much of theirs in the second band, beside the last, when neither is blurred."""
 WORTH = (0.02, 0.4)
@@ -36,6 +38,9 @@ WHITE = 1.6
 many times the former is still taken for noise."""
 LEAST = 150
 """Voxels of overlap."""
+
+
+Steps = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -85,20 +90,29 @@ def _matched(
     """The bands under the Gaussian, in plane and along the stack, that leaves least unexplained.
 
     First one for all directions; thick slices, blurred by as many voxels as thin ones, need two.
+    Downhill over the steps of :data:`BLURS`: every Gaussian costs a transform of the volume.
     """
-    tried = {(0.0, 0.0): sharp} | {(s, s): blurred(s, s) for s in BLURS}
+    sigmas = (0.0, *BLURS)
+    tried: dict[Steps, tuple[Band, ...]] = {(0, 0): sharp}
 
-    def best() -> tuple[float, float]:
-        return min(tried, key=lambda sigmas: _unexplained(tried[sigmas]))
+    def left(at: Steps) -> float:
+        if at not in tried:
+            tried[at] = blurred(sigmas[at[0]], sigmas[at[1]])
+        return _unexplained(tried[at])
 
-    if WORTH[0] < _unexplained(tried[best()]) < WORTH[1]:
-        for turn in (1, 0):
-            fixed = best()
-            for sigma in (0.0, *BLURS):
-                pair = (fixed[0], sigma) if turn else (sigma, fixed[1])
-                if pair not in tried:
-                    tried[pair] = blurred(*pair)
-    return tried[best()], best()
+    def downhill(at: Steps, moves: Sequence[Steps]) -> Steps:
+        while True:
+            around = [(at[0] + i, at[1] + j) for i, j in moves]
+            within = [p for p in around if min(p) >= 0 and max(p) < len(sigmas)]
+            lower = min(within, key=left)
+            if left(lower) >= left(at):
+                return at
+            at = lower
+
+    at = downhill((START, START), ((-1, -1), (1, 1)))
+    if WORTH[0] < left(at) < WORTH[1]:
+        at = downhill(at, ((0, -1), (0, 1), (-1, 0), (1, 0)))
+    return tried[at], (sigmas[at[0]], sigmas[at[1]])
 
 
 def resampled(ours: Picture, theirs: Picture, alignment: Alignment) -> tuple[Field, Mask]:
@@ -184,10 +198,10 @@ class _Split:
 
 
 def _eighths(field: Field) -> Field:
-    """Sums over blocks of 2×2×2."""
-    a, b, c = (n // 2 for n in field.shape)
-    total: Field = field.reshape(a, 2, b, 2, c, 2).sum((1, 3, 5))
-    return total
+    """Sums over blocks of 2×2×2; added by slices, three times as fast as a sum over axes."""
+    total = field[0::2] + field[1::2]
+    total = total[:, 0::2] + total[:, 1::2]
+    return np.ascontiguousarray(total[:, :, 0::2] + total[:, :, 1::2])
 
 
 def _doubled(field: Field) -> Field:

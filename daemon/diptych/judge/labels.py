@@ -13,6 +13,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 Meaning = frozenset[str]
 NOTHING: Meaning = frozenset()
@@ -110,33 +111,47 @@ class Disagreement:
     of: int
 
 
+class Heard(StrEnum):
+    """What else an audit comes to. Exported: a contract."""
+
+    AGREES = "agrees"
+    """The neighbours do not agree on another label."""
+    UNLABELLED = "unlabelled"
+    """The series' own label is missing, or means nothing that is known here."""
+    TOO_FEW = "too-few"
+    """Too few neighbours have a label, or too few volumes are labelled alike, to say anything."""
+
+
 def disagreement(
     own: Meaning, votes: Sequence[Vote | None], known: Callable[[], int]
-) -> Disagreement | None:
-    """Whether the neighbours agree on a label that excludes the series' own; None: they do not.
+) -> Disagreement | Heard:
+    """Whether the neighbours agree on a label that excludes the series' own; if not, why not.
 
     votes: one per informative slice, of the nearest neighbour that may vote; None: there was none.
     Copies of the series, and what is of the same patient, may not: the caller leaves them out.
     known: how many other volumes of the archive are labelled like the series; asked last.
     """
     heard = [vote for vote in votes if vote is not None and vote.says]
-    if not own or not heard or len(heard) < MIN_HEARD * len(votes):
-        return None
+    if not own:
+        return Heard.UNLABELLED
+    if not heard or len(heard) < MIN_HEARD * len(votes):
+        return Heard.TOO_FEW
     backing: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for vote in heard:
         if not vote.says & own:
             for meaning in vote.says:
                 backing[meaning][vote.subject] += 1
     if not backing:
-        return None
+        return Heard.AGREES
     # The most slices; of equal ones the first in the alphabet, so that the answer is one.
     other, subjects = min(backing.items(), key=lambda item: (-item[1].total(), item[0]))
     slices = subjects.total()
+    if slices < MIN_AGREEMENT * len(heard):
+        return Heard.AGREES
     if (
-        slices < MIN_AGREEMENT * len(heard)
-        or len(subjects) < MIN_SUBJECTS
+        len(subjects) < MIN_SUBJECTS
         or max(subjects.values()) > MAX_ONE * slices
         or known() < max(MIN_KNOWN, len(subjects))
     ):
-        return None
+        return Heard.TOO_FEW
     return Disagreement(other, len(subjects), slices, len(votes))
