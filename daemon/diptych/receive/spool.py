@@ -49,6 +49,7 @@ class Part:
         self._error: OSError | None = None
         self._raw: BufferedWriter | None = None
         try:
+            faults.point("receive.open")
             self._raw = path.open("xb")
         except OSError as error:
             self._error = error
@@ -146,6 +147,7 @@ class Spool:
         folder = self._instances / source / name[:2]
         target = folder / f"{name}.dcm"
         try:
+            faults.point("receive.before-rename")
             part.path.rename(target)
             faults.point("receive.after-rename")
             _sync_folder(folder)
