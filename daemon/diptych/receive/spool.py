@@ -123,6 +123,11 @@ class Spool:
             _sync_folder(self._instances / source)
         _sync_folder(self._instances)
         _sync_folder(self.folder)
+        # The data folder, where the database lies as well, and its own name: until both are synced
+        # a power cut may take everything below them.
+        _sync_folder(self.folder.parent)
+        with suppress(PermissionError):  # not ours to read: then it was not ours to make either
+            _sync_folder(self.folder.parent.parent)
 
     def part(self, association: str, acceptor: str) -> Part:
         """A new file for a transfer in flight; both arguments are our own names."""

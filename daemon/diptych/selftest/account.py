@@ -50,14 +50,16 @@ class Account:
 
 
 def stored(store: Store, spool: Spool, acknowledged: Mapping[str, str]) -> set[str]:
-    """The SOP Instance UIDs of ``acknowledged`` (→ Series Instance UID) that have a receipt, and
-    a file with the very bytes that the receipt's row names."""
+    """The SOP Instance UIDs of ``acknowledged`` (→ Series Instance UID) that have a receipt and
+    a file with the very bytes that its row names. A receipt that a start has made for a file it
+    found without one names no association, and does not count."""
     with store.read() as connection:
         rows = connection.execute(
             select(_i.sop_instance_uid, _s.series_instance_uid, _b.locator, _b.sha256)
             .join_from(schema.receipt, schema.instance)
             .join(schema.blob, _b.id == _i.blob_id)
             .join(schema.series, _s.id == _i.series_id)
+            .where(schema.receipt.c.association_id.is_not(None))
             .distinct()
         ).all()
     found = set()

@@ -189,9 +189,7 @@ def _apply(content: bytearray, offset: int, data: bytes | None) -> None:
         content[offset : offset + len(data)] = data
 
 
-def _rename(
-    names: dict[str, File | Folder], changes: dict[str, File | Folder | None]
-) -> None:
+def _rename(names: dict[str, File | Folder], changes: dict[str, File | Folder | None]) -> None:
     for name, node in changes.items():
         if node is None:
             names.pop(name, None)

@@ -11,10 +11,11 @@ from pathlib import Path
 from diptych.selftest.daemon import SelftestError
 
 _CALLS = (
-    "open openat creat write writev pwrite64 pwritev ftruncate truncate fallocate rename renameat "
-    "renameat2 unlink unlinkat mkdir mkdirat rmdir link linkat symlink symlinkat fsync fdatasync "
-    "sync_file_range lseek copy_file_range sendfile sendto"
-).split()
+    *("open", "openat", "creat", "write", "writev", "pwrite64", "pwritev", "ftruncate", "truncate"),
+    *("fallocate", "rename", "renameat", "renameat2", "unlink", "unlinkat", "mkdir", "mkdirat"),
+    *("rmdir", "link", "linkat", "symlink", "symlinkat", "fsync", "fdatasync", "sync_file_range"),
+    *("lseek", "copy_file_range", "sendfile", "sendto"),
+)
 
 # One line: process, call, arguments and result; a call that another thread interrupts is split.
 _LINE = re.compile(r"(\d+) +(\w+)\((.*)\) += (-?\d+|\?)(.*)")
@@ -119,11 +120,8 @@ def recorder(trace: Path) -> tuple[str, ...]:
         raise SelftestError("strace is missing: install the package strace; nothing was recorded")
     calls = f"trace=/^({'|'.join(_CALLS)})$"
     # -xx and -s: every byte of every write; --seccomp-bpf: other calls cost nothing.
-    size = str(1 << 26)
-    return (strace, "-f", "-y", "-qq", "-xx", "-s", size, "--seccomp-bpf", "-o", str(trace)) + (
-        "-e",
-        calls,
-    )
+    words = ("-f", "-y", "-qq", "-xx", "-s", str(1 << 26), "--seccomp-bpf", "-e", calls)
+    return (strace, *words, "-o", str(trace))
 
 
 def read(trace: Path, below: Path) -> list[Event]:
@@ -193,19 +191,17 @@ def _event(
             data = bytes.fromhex(found[1].replace("\\x", ""))[:result]
             yield Write(path, descriptor, int(last) if call == "pwrite64" else None, data)
     else:
-        yield from _names(call, arguments, rest, below, result, root)
+        yield from _names(call, arguments, rest, below, result)
 
 
-def _names(
-    call: str, arguments: str, rest: str, below: str, result: int, root: str
-) -> Iterator[Event]:
+def _names(call: str, arguments: str, rest: str, below: str, result: int) -> Iterator[Event]:
     named = [_decoded(found[1]) for found in _TEXT.finditer(arguments)]
     # Relative to a folder's descriptor (os.walk, shutil): the folder stands before the name.
     folders = [_decoded(found[2]) for found in _DESCRIPTOR.finditer(arguments)]
-    if call.endswith("at") or call.endswith("at2"):
+    if call.endswith(("at", "at2")):
         pairs = zip(folders[: len(named)], named, strict=False)
         named = [name if name.startswith("/") else f"{folder}/{name}" for folder, name in pairs]
-    if not any(name.startswith(below) or name == root for name in named):
+    if not any(name.startswith(below) for name in named):
         if (of := _DESCRIPTOR.match(arguments)) and _decoded(of[2]).startswith(below):
             raise SelftestError(f"the power-cut simulation does not know {call}")
         return
