@@ -223,6 +223,11 @@ class LoneAcceptor:
         assert ours.poll(60)
         assert ours.recv() is True
 
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
     def kept(self) -> list[str]:
         return [locator for _, locator in self.spool.kept()]
 

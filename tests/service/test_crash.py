@@ -33,9 +33,9 @@ def test_killed_at_every_named_point_and_at_random_it_loses_and_repeats_nothing(
 
 def test_an_instance_that_is_gone_is_found_missing_by_the_account(tmp_path: Path) -> None:
     from diptych.audit import migrate, receipts
+    from diptych.audit.receipts import Identity
     from diptych.audit.store import Store
     from diptych.config import Config
-    from diptych.audit.receipts import Identity
     from diptych.receive.spool import Spool
     from diptych.selftest.account import take
 

@@ -21,8 +21,8 @@ from diptych.selftest.trace import (
     Remove,
     Rename,
     Seek,
-    Synced,
     SyncBegun,
+    Synced,
     Truncate,
     Write,
 )
@@ -52,10 +52,10 @@ class File:
     def after(self, mode: Mode, rng: random.Random) -> bytes:
         content = bytearray(self.durable)
         for offset, data in self.pending if mode != "nothing" else ():
-            whole = mode == "everything" or rng.random() < 0.5  # noqa: PLR2004
+            whole = mode == "everything" or rng.random() < 0.5
             if whole:
                 _apply(content, offset, data)
-            elif data is not None and rng.random() < 0.5:  # noqa: PLR2004
+            elif data is not None and rng.random() < 0.5:
                 _apply(content, offset, data[: rng.randrange(len(data) // SECTOR + 1) * SECTOR])
         return bytes(content)
 

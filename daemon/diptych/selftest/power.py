@@ -24,7 +24,6 @@ from diptych.audit.store import Store
 from diptych.audit.verify import verify
 from diptych.config import Config
 from diptych.errors import DiptychError, StoreError
-from diptych.receive.spool import Spool
 from diptych.selftest import trace
 from diptych.selftest.account import stored
 from diptych.selftest.daemon import Daemon, SelftestError
