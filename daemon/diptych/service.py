@@ -213,7 +213,12 @@ class _Daemon:
         self._been_ready = False
         self._worker = _Child("worker", self._start_worker)
         self._readings = Readings(
-            store, spool, config.spool.min_free_bytes, self._receiving, self._judging
+            store,
+            spool,
+            config.spool.min_free_bytes,
+            config.dicom.maximum_pending_series,
+            self._receiving,
+            self._judging,
         )
 
     @property

@@ -6,7 +6,6 @@ without a restart.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import subprocess
 import time
@@ -99,7 +98,7 @@ def test_readiness_is_gone_while_the_database_cannot_be_written_although_nobody_
 
 
 def _tasks(process: int) -> list[int]:
-    return [int(task) for task in os.listdir(f"/proc/{process}/task")]
+    return [int(task.name) for task in Path(f"/proc/{process}/task").iterdir()]
 
 
 def _traced(task: int) -> int:
