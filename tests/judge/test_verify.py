@@ -100,6 +100,29 @@ def test_slices_stacked_the_other_way_are_counted_in_their_own_order():
     assert abs(back.theirs.last - 30) <= 1
 
 
+def test_a_stack_without_positions_may_run_the_other_way():
+    head = body(70, "head")
+    unplaced = proxy.decode(proxy.encode(head[30:10:-1], affine(), geometry="inferred"))
+    check = verify(7, unplaced, kept(head))
+    assert confirms(check, POLICY), check
+    assert check.backwards
+    assert (check.ours.first, check.ours.last) == (1, 20)
+    assert abs(check.theirs.first - 12) <= 1
+    assert abs(check.theirs.last - 31) <= 1
+    other = verify(7, kept(head), unplaced)
+    assert confirms(other, POLICY), other
+    assert other.backwards
+    assert (other.theirs.first, other.theirs.last) == (1, 20)
+    assert abs(other.ours.first - 12) <= 1
+
+
+def test_a_mirrored_stack_whose_positions_are_known_is_another_scan():
+    head = body(70, "head")
+    check = verify(7, kept(head[::-1]), kept(head))
+    assert not confirms(check, POLICY), check
+    assert not check.backwards
+
+
 @pytest.mark.parametrize("sigma", [1, 2, 4])
 def test_blur_is_brought_to_one_level_whoever_is_blurred(sigma):
     soft = ndimage.gaussian_filter(ABDOMEN, sigma)
