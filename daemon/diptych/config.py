@@ -99,6 +99,7 @@ class Dicom(Section):
     big_endian: bool = False
     acceptors: int = Field(1, ge=1, le=16)
     maximum_associations: int = Field(64, ge=1, le=500)
+    maximum_pending_series: int = Field(10_000, ge=0)
     maximum_pdu: int = Field(131072, ge=4096, le=_LARGEST_PDU)
     network_timeout: float = Field(60, gt=0)
     header_limit: int = Field(8 * 2**20, ge=4096)

@@ -23,8 +23,16 @@ RELATIONS = (
     "not-an-image",
 )
 STAGES = ("decode", "assemble", "prepare", "embed", "search", "judge")
-STORE_FAILURES = ("storage", "database", "mismatch", "unparsable", "not-authorised", "low-space")
-REJECTIONS = ("calling-ae", "called-ae", "congestion")
+STORE_FAILURES = (
+    "storage",
+    "database",
+    "mismatch",
+    "unparsable",
+    "not-authorised",
+    "low-space",
+    "backlog",
+)
+REJECTIONS = ("calling-ae", "called-ae", "congestion", "low-space", "backlog")
 COLLISION_PARTS = ("pixels", "identity", "private", "other")
 LABELS = ("modality", "body_part")
 LABEL_AUDITS = ("agrees", "disagrees", "unlabelled", "too-few")
@@ -128,6 +136,11 @@ GAUGES = {
     metric.name: metric
     for metric in (
         Metric("diptych_pending_series", "Series received and not yet judged.", {}),
+        Metric(
+            "diptych_pending_series_limit",
+            "Pending series at which new associations are rejected; 0: no limit.",
+            {},
+        ),
         Metric("diptych_oldest_pending_seconds", "Age of the oldest series not yet judged.", {}),
         Metric("diptych_spool_free_bytes", "Bytes free on the spool's file system.", {}),
         Metric("diptych_spool_bytes", "Bytes of pixels kept in the spool.", {}),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from sqlalchemy import func, select
 
-from diptych.audit import schema, work
+from diptych.audit import counters, schema, work
 from diptych.audit.store import Store, now
 from diptych.errors import StoreError
 from diptych.receive.spool import Spool
@@ -25,10 +25,12 @@ class Readings:
         store: Store,
         spool: Spool,
         min_free_bytes: int,
+        maximum_pending_series: int,
         receiving: Callable[[], str],
         judging: Callable[[], str],
     ) -> None:
         self._store, self._spool, self._min_free_bytes = store, spool, min_free_bytes
+        self._maximum_pending_series = maximum_pending_series
         self._receiving, self._judging = receiving, judging
         self._lock = threading.Lock()
         self._probed: dict[str, tuple[float, str]] = {}
@@ -36,8 +38,9 @@ class Readings:
     def conditions(self) -> dict[str, str]:
         """Each condition of readiness and what is wrong with it; empty text: it holds."""
         return {
-            "database": self._probe("database", self._store.probe),
+            "database": self._probe("database", self._commit),
             "spool": self._probe("spool", self._write_and_measure),
+            "backlog": self._probe("backlog", self._backlog),
             "receiving": self._receiving(),
             "judging": self._judging(),
         }
@@ -56,6 +59,7 @@ class Readings:
             ).scalar_one_or_none()
         readings = {
             "diptych_pending_series": float(pending),
+            "diptych_pending_series_limit": float(self._maximum_pending_series),
             "diptych_oldest_pending_seconds": (now() - oldest) / 1e6 if oldest else 0.0,
             "diptych_spool_free_bytes": float(self._spool.free_bytes()),
             "diptych_spool_bytes": float(kept),
@@ -65,6 +69,20 @@ class Readings:
         if snapshot is not None:
             readings["diptych_index_snapshot_age_seconds"] = (now() - snapshot) / 1e6
         return readings
+
+    def _backlog(self) -> None:
+        with self._store.read() as connection:
+            pending, _ = work.pending(connection)
+        if self._maximum_pending_series and pending >= self._maximum_pending_series:
+            raise StoreError(
+                f"{pending} series are not judged yet, {self._maximum_pending_series} may be: "
+                "new associations are rejected for now"
+            )
+
+    def _commit(self) -> None:
+        """Down to the disk; only a changed value is written there."""
+        with self._store.write() as connection:
+            counters.set_gauge(connection, "readiness_probe", 1)
 
     def _write_and_measure(self) -> None:
         self._spool.probe()

@@ -36,7 +36,7 @@ from diptych.config import Config
 from diptych.errors import ConfigError, StoreError
 from diptych.processes import child_main
 from diptych.readings import Readings
-from diptych.receive.reconcile import reconcile
+from diptych.receive.reconcile import Reconciled, reconcile
 from diptych.receive.spool import Spool
 from diptych.web.app import application
 from diptych.web.exposition import Exposition
@@ -74,16 +74,7 @@ def run(
     config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     with locked(config.data):
         (config.data / "ports.json").unlink(missing_ok=True)
-        store = Store(config.database_url)
-        backup = migrate.upgrade(store)
-        if backup:
-            log.info("audit database migrated; backup kept beside it")
-        spool = Spool(config.spool_folder, config.source_names())
-        spool.prepare()
-        receipts.close_associations_of(store, None)
-        # Attempts count what kills a worker; a daemon that was stopped or killed is no such sign.
-        work.release(store, None, forgive=True)
-        found = reconcile(store, spool, config.dicom.header_limit)
+        store, spool, found = open_folder(config)
         log.info(
             "spool: %d files filed again, %d temporary files removed, %d lost, %d strangers",
             found.registered,
@@ -97,6 +88,23 @@ def run(
         ):
             _Daemon(config, store, spool, dicom, http).run(stop, on_ready)
         store.close()
+
+
+def open_folder(config: Config) -> tuple[Store, Spool, Reconciled]:
+    """Database and spool as the last process left them, made to agree; nothing else may run.
+
+    Raises ConfigError when the database is a newer version's, StoreError when it is away.
+    """
+    store = Store(config.database_url)
+    backup = migrate.upgrade(store)
+    if backup:
+        log.info("audit database migrated; backup kept beside it")
+    spool = Spool(config.spool_folder, config.source_names())
+    spool.prepare()
+    receipts.close_associations_of(store, None)
+    # Attempts count what kills a worker; a daemon that was stopped or killed is no such sign.
+    work.release(store, None, forgive=True)
+    return store, spool, reconcile(store, spool, config.dicom.header_limit)
 
 
 class Occupied(ConfigError):
@@ -205,7 +213,12 @@ class _Daemon:
         self._been_ready = False
         self._worker = _Child("worker", self._start_worker)
         self._readings = Readings(
-            store, spool, config.spool.min_free_bytes, self._receiving, self._judging
+            store,
+            spool,
+            config.spool.min_free_bytes,
+            config.dicom.maximum_pending_series,
+            self._receiving,
+            self._judging,
         )
 
     @property

@@ -22,6 +22,7 @@ from diptych.cli import (
     judging,
     model,
     node,
+    selftest,
     similar,
 )
 
@@ -60,3 +61,4 @@ app.add_typer(archive.index_app, name="index")
 app.add_typer(model.app, name="model")
 app.add_typer(judging.policy_app, name="policy")
 app.add_typer(configuration.app, name="config")
+app.add_typer(selftest.app, name="selftest")

@@ -4,7 +4,7 @@
 |---|---|
 | 0x0000 | the instance is on disk and its receipt is committed; nothing less |
 | 0x0124 | the association's source is not known |
-| 0xA700 | disk full or too little space left, database away: nothing kept, send again |
+| 0xA700 | too little space, database away, too much to judge: nothing kept, send again |
 | 0xA900 | SOP Class or Instance UID missing, impossible, or not the command's |
 | 0xC000 | the data set cannot be parsed; a copy is in quarantine |
 """
@@ -35,6 +35,7 @@ from diptych.config import Config
 from diptych.errors import StoreError
 from diptych.log import printable
 from diptych.receive import header, pynetdicom_hooks
+from diptych.receive.pressure import TEMPORARY_CONGESTION, Pressure
 from diptych.receive.spool import Part, Spool, content_sha256, data_set_offset
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class Listener:
 
     def __init__(self, config: Config, store: Store, spool: Spool, acceptor: str) -> None:
         self._config, self._store, self._spool, self._acceptor = config, store, spool, acceptor
+        self._pressure = Pressure(config, store, spool)
         self._associations: dict[Any, _Peer] = {}
         self._failures: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -111,6 +113,12 @@ class Listener:
             pynetdicom_hooks.reject(association, CALLING_AE_TITLE_NOT_RECOGNISED)
             self._count("diptych_associations_rejected_total", "calling-ae")
             return
+        wanted = [context.abstract_syntax for context in association.requestor.requested_contexts]
+        if reason := self._pressure.refuses_association(wanted):
+            log.warning("rejected for now: %s", reason)
+            pynetdicom_hooks.reject(association, TEMPORARY_CONGESTION)
+            self._count("diptych_associations_rejected_total", reason)
+            return
         with self._lock:
             self._associations[association] = _Peer(source, calling, address)
 
@@ -160,9 +168,9 @@ class Listener:
     def _store_instance(self, event: Any, part: Part, peer: _Peer) -> int | Dataset:
         if not peer.source:
             return self._refuse(NOT_AUTHORISED, "not-authorised", "source not known")
-        if self._spool.free_bytes() < self._config.spool.min_free_bytes:
+        if reason := self._pressure.refuses_instance():
             self.last_failure = time.monotonic()
-            return self._refuse(OUT_OF_RESOURCES, "low-space", "too little space left")
+            return self._refuse(OUT_OF_RESOURCES, reason, "too little space, or too much to judge")
         part.flush_to_reader()
         request, syntax = event.request, event.context.transfer_syntax
         if request.AffectedSOPClassUID not in self._storage:
