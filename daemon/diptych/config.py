@@ -139,6 +139,30 @@ class Source(Section):
         return any((mapped or peer) in ipaddress.ip_network(text) for text in self.networks)
 
 
+class Forward(Section):
+    """Where everything that was received is sent on to."""
+
+    name: str
+    host: Host
+    port: int = Field(ge=1, le=65535)
+    ae_title: AETitle
+    calling_ae_title: AETitle | Literal[""] = ""
+    sources: tuple[str, ...] = ()
+    maximum_associations: int = Field(1, ge=1, le=16)
+    retry_seconds: float = Field(10, gt=0)
+    longest_retry_seconds: float = Field(900, gt=0)
+    network_timeout: float = Field(60, gt=0)
+
+    @field_validator("name")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        if not _SOURCE_NAME.fullmatch(value):
+            raise ValueError("a destination is 1 to 32 of a-z, 0-9, '_' and '-', no sign first")
+        if value == OTHER_SOURCE:
+            raise ValueError(f"{OTHER_SOURCE!r} is reserved for destinations no longer configured")
+        return value
+
+
 class Http(Section):
     """Health and metrics."""
 
@@ -241,6 +265,7 @@ class Config(BaseSettings):
     data: Path = Path("diptych-data")
     dicom: Dicom = Dicom()
     source: tuple[Source, ...] = (Source(name="default"),)
+    forward: tuple[Forward, ...] = ()
     http: Http = Http()
     spool: Spool = Spool()
     series: Series = Series()
@@ -271,6 +296,17 @@ class Config(BaseSettings):
         names = [source.name for source in self.source]
         if not names or len(set(names)) != len(names):
             raise ValueError("source: at least one, and every name once")
+        return self
+
+    @model_validator(mode="after")
+    def _destinations_are_unique_and_their_sources_known(self) -> Config:
+        names = [forward.name for forward in self.forward]
+        if len(set(names)) != len(names):
+            raise ValueError("forward: every name once")
+        known = {source.name for source in self.source}
+        for forward in self.forward:
+            for unknown in set(forward.sources) - known:
+                raise ValueError(f"forward {forward.name}: no [[source]] is named {unknown!r}")
         return self
 
     @model_validator(mode="after")
@@ -314,6 +350,14 @@ class Config(BaseSettings):
     def source_of(self, ae_title: str, address: str) -> str | None:
         """The name of the first source that matches the peer, or None."""
         return next((s.name for s in self.source if s.matches(ae_title, address)), None)
+
+    def destinations_of(self, source: str) -> tuple[str, ...]:
+        """The names of the destinations that everything from this source is sent on to."""
+        return tuple(f.name for f in self.forward if not f.sources or source in f.sources)
+
+    def destination_names(self) -> tuple[str, ...]:
+        """The closed set of the metric label ``destination``."""
+        return (*(forward.name for forward in self.forward), OTHER_SOURCE)
 
     def source_names(self) -> tuple[str, ...]:
         """The closed set of the metric label ``source``."""

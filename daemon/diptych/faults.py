@@ -9,7 +9,7 @@ first) of that point in a process do the action once. Actions: ``kill`` (SIGKILL
 The points, in the order of the path: receive.write, receive.after-temporary-write, receive.fsync,
 receive.after-rename, receive.before-commit, receive.after-commit, judge.begin,
 judge.inside-transaction, judge.after-commit, index.after-temporary-write, index.before-rename,
-index.after-rename.
+index.after-rename; beside it forward.after-answer.
 """
 
 from __future__ import annotations

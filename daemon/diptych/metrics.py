@@ -26,6 +26,15 @@ STAGES = ("decode", "assemble", "prepare", "embed", "search", "judge")
 STORE_FAILURES = ("storage", "database", "mismatch", "unparsable", "not-authorised", "low-space")
 REJECTIONS = ("calling-ae", "called-ae", "congestion")
 COLLISION_PARTS = ("pixels", "identity", "private", "other")
+FORWARD_FAILURES = (
+    "unreachable",
+    "rejected",
+    "aborted",
+    "resources",
+    "refused",
+    "context",
+    "lost",
+)
 LABELS = ("modality", "body_part")
 LABEL_AUDITS = ("agrees", "disagrees", "unlabelled", "too-few")
 
@@ -108,6 +117,16 @@ COUNTERS = {
             "Instances and stacks that ended with a reason instead of a relation.",
             {"stage": STAGES, "reason": None},
         ),
+        Metric(
+            "diptych_forward_sent_total",
+            "Instances that a destination took (at least once).",
+            {"destination": None},
+        ),
+        Metric(
+            "diptych_forward_failures_total",
+            "Attempts to send on that failed, of an instance or of a whole association.",
+            {"destination": None, "reason": FORWARD_FAILURES},
+        ),
         Metric("diptych_purged_bytes_total", "Spool bytes purged after their verdict.", {}),
     )
 }
@@ -129,6 +148,16 @@ GAUGES = {
     for metric in (
         Metric("diptych_pending_series", "Series received and not yet judged.", {}),
         Metric("diptych_oldest_pending_seconds", "Age of the oldest series not yet judged.", {}),
+        Metric(
+            "diptych_forward_pending_instances",
+            "Instances owed to a destination.",
+            {"destination": None},
+        ),
+        Metric(
+            "diptych_forward_oldest_pending_seconds",
+            "Age of the oldest instance owed to a destination.",
+            {"destination": None},
+        ),
         Metric("diptych_spool_free_bytes", "Bytes free on the spool's file system.", {}),
         Metric("diptych_spool_bytes", "Bytes of pixels kept in the spool.", {}),
         Metric("diptych_quarantine_files", "Files in quarantine.", {}),

@@ -15,6 +15,7 @@ from diptych.audit.schema import (
     digest,
     embedding,
     evidence,
+    forward,
     instance,
     layout,
     node,
@@ -149,6 +150,8 @@ def _series(connection: Connection, series_id: int) -> list[str]:
         )
     ).all()
     ids = [row.id for row in blobs]
+    # What is forgotten here is owed to nobody.
+    connection.execute(delete(forward).where(forward.c.series_id == series_id))
     connection.execute(
         update(instance)
         .where(instance.c.series_id == series_id)

@@ -139,6 +139,24 @@ receipt = Table(
     comment="Every acknowledged C-STORE. No association: re-registered from the spool.",
 )
 
+forward = Table(
+    "forward",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("destination", String(32), nullable=False),
+    Column("series_id", ForeignKey("series.id"), nullable=False),
+    Column("instance_id", ForeignKey("instance.id"), nullable=False, index=True),
+    Column("status", String(16), nullable=False),
+    Column("queued_at", BigInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("answer", Integer),
+    Column("sent_at", BigInteger),
+    UniqueConstraint("destination", "instance_id"),
+    Index("ix_forward_destination_status_id", "destination", "status", "id"),
+    comment="What is owed to a destination. answer: the last C-STORE status. See audit.forwards.",
+)
+
 revision = Table(
     "revision",
     metadata,

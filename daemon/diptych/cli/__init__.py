@@ -19,6 +19,7 @@ from diptych.cli import (
     calibrating,
     configuration,
     evaluating,
+    forwarding,
     judging,
     model,
     node,
@@ -57,6 +58,7 @@ app.command()(archive.forget)
 app.command("doctor")(node.run_doctor)
 app.add_typer(archive.audit_app, name="audit")
 app.add_typer(archive.index_app, name="index")
+app.add_typer(forwarding.app, name="forward")
 app.add_typer(model.app, name="model")
 app.add_typer(judging.policy_app, name="policy")
 app.add_typer(configuration.app, name="config")

@@ -199,6 +199,7 @@ class Listener:
                 stored,
                 failures,
                 lambda known: self._spool.path(known).exists(),
+                self._config.destinations_of(peer.source),
             )
         except Exception:
             self._give_back(failures)
