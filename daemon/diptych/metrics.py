@@ -33,8 +33,10 @@ FORWARD_FAILURES = (
     "resources",
     "refused",
     "context",
+    "uncommitted",
     "lost",
 )
+COMMITMENTS = ("committed", "failed")
 LABELS = ("modality", "body_part")
 LABEL_AUDITS = ("agrees", "disagrees", "unlabelled", "too-few")
 
@@ -127,6 +129,11 @@ COUNTERS = {
             "Attempts to send on that failed, of an instance or of a whole association.",
             {"destination": None, "reason": FORWARD_FAILURES},
         ),
+        Metric(
+            "diptych_commitments_total",
+            "Instances by what was decided of them for storage commitment.",
+            {"outcome": COMMITMENTS},
+        ),
         Metric("diptych_purged_bytes_total", "Spool bytes purged after their verdict.", {}),
     )
 }
@@ -157,6 +164,11 @@ GAUGES = {
             "diptych_forward_oldest_pending_seconds",
             "Age of the oldest instance owed to a destination.",
             {"destination": None},
+        ),
+        Metric(
+            "diptych_commitment_pending_requests",
+            "Requests for storage commitment not yet reported.",
+            {},
         ),
         Metric("diptych_spool_free_bytes", "Bytes free on the spool's file system.", {}),
         Metric("diptych_spool_bytes", "Bytes of pixels kept in the spool.", {}),

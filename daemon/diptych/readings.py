@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from sqlalchemy import func, select
 
-from diptych.audit import forwards, schema, work
+from diptych.audit import commitments, forwards, schema, work
 from diptych.audit.store import Store, now
 from diptych.errors import StoreError
 from diptych.receive.spool import Spool
@@ -50,6 +50,7 @@ class Readings:
         with self._store.read() as connection:
             pending, oldest = work.pending(connection)
             owed = forwards.waiting(connection)
+            unreported = commitments.pending(connection)
             kept = connection.execute(
                 select(func.coalesce(func.sum(schema.blob.c.bytes), 0)).where(
                     schema.blob.c.purged_at.is_(None)
@@ -60,6 +61,7 @@ class Readings:
             ).scalar_one_or_none()
         readings: dict[str, float | dict[str, float]] = {
             **self._forwarding(owed),
+            "diptych_commitment_pending_requests": float(unreported),
             "diptych_pending_series": float(pending),
             "diptych_oldest_pending_seconds": (now() - oldest) / 1e6 if oldest else 0.0,
             "diptych_spool_free_bytes": float(self._spool.free_bytes()),

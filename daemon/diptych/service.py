@@ -206,7 +206,8 @@ class _Daemon:
         ]
         self._been_ready = False
         self._worker = _Child("worker", self._start_worker)
-        self._forwarder = [_Child("forwarder", self._start_forwarder)] if config.forward else []
+        wanted = config.forward or config.commitment.mode != "off"
+        self._forwarder = [_Child("forwarder", self._start_forwarder)] if wanted else []
         self._readings = Readings(
             store,
             spool,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from diptych.config import Config, Forward, load
+from diptych.config import Commitment, Config, Forward, Requester, load
 from support import REPOSITORY
 
 EXAMPLE = REPOSITORY / "deploy" / "diptych.example.toml"
@@ -32,7 +32,9 @@ def test_the_tables_that_are_commented_out_load_and_differ_from_the_defaults_by_
     assert [f.name for f in loaded.forward] == ["archive"]
     named = {"name": "archive", "host": "192.0.2.10", "port": 104, "ae_title": "PACS"}
     assert loaded.forward == (Forward(**named),)
-    assert loaded.model_copy(update={"forward": ()}) == defaults
+    asks = {"ae_title": "CT1", "host": "192.0.2.21", "port": 104}
+    assert loaded.commitment == Commitment(requester=(Requester(**asks),))
+    assert loaded.model_copy(update={"forward": (), "commitment": Commitment()}) == defaults
 
 
 def test_every_key_of_the_example_has_a_comment_right_above_it() -> None:

@@ -1,8 +1,10 @@
 """What is owed to other nodes: a queue that is filled in the transaction of the receipt.
 
-    WAITING ──0x0000 or a warning──▶ SENT
-       ▲ └──the bytes are gone──▶ LOST
-       └── the sender sends the instance again: whoever sends it on must do so too
+    WAITING ──0x0000 or a warning──▶ SENT, or where commitment is asked for
+       │ ▲                           UNCOMMITTED ──the report says so──▶ COMMITTED
+       │ ├───────the report says that it is not held──┘
+       │ └── the sender sends the instance again: whoever sends it on must do so too
+       └──the bytes are gone──▶ LOST
 
 Nothing leaves the queue unsent but by ``drop``, which an operator asks for, and ``forget``.
 """
@@ -21,6 +23,8 @@ from diptych.audit.schema import blob, forward, instance
 from diptych.audit.store import Store, now
 
 MICROSECONDS = 1_000_000
+# An archive that does not hold what it took gets it again, but not in a tight loop.
+_RESEND_SECONDS = 60
 
 
 class Status(StrEnum):
@@ -28,7 +32,13 @@ class Status(StrEnum):
 
     WAITING = "waiting"
     SENT = "sent"
+    UNCOMMITTED = "uncommitted"
+    COMMITTED = "committed"
     LOST = "lost"
+
+
+# Pixels are kept for these.
+OWED = (Status.WAITING, Status.UNCOMMITTED)
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,7 @@ class Queue:
     waiting: int
     refused: int
     lost: int
+    uncommitted: int
     sent: int
     oldest: int | None
     answers: tuple[int, ...]
@@ -71,7 +82,14 @@ def owe(
         statement = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(
             forward
         )
-        again = {"status": Status.WAITING, "queued_at": at, "due_at": at, "attempts": 0}
+        again: dict[str, object] = {
+            "status": Status.WAITING,
+            "queued_at": at,
+            "due_at": at,
+            "attempts": 0,
+            "transaction_uid": None,
+            "asked_at": None,
+        }
         connection.execute(
             statement.values(
                 destination=destination, series_id=series_id, instance_id=instance_id, **again
@@ -125,14 +143,20 @@ def due(connection: Connection, destination: str, lane: int, lanes: int, most: i
     ]
 
 
-def sent(store: Store, destination: str, answered: Sequence[tuple[Duty, int]]) -> None:
-    """The destination holds these now. A request that came while one was on its way stays."""
+def sent(
+    store: Store, destination: str, answered: Sequence[tuple[Duty, int]], commit: bool
+) -> None:
+    """The destination took these. A request that came while one was on its way stays.
+
+    ``commit``: it is to be asked whether it keeps them.
+    """
+    status = Status.UNCOMMITTED if commit else Status.SENT
     with store.write() as connection:
         for duty, answer in answered:
             connection.execute(
                 update(forward)
                 .where(forward.c.id == duty.forward_id, forward.c.queued_at == duty.queued_at)
-                .values(status=Status.SENT, sent_at=now(), answer=answer)
+                .values(status=status, sent_at=now(), answer=answer)
             )
         _count(connection, "diptych_forward_sent_total", len(answered), destination=destination)
 
@@ -177,7 +201,7 @@ def failed(store: Store, destination: str, reason: str) -> None:
 
 def queues(connection: Connection, configured: Sequence[str] = ()) -> list[Queue]:
     """What every destination is owed, those of ``configured`` even when it is nothing."""
-    found = {name: Queue(name, 0, 0, 0, 0, None, ()) for name in configured}
+    found = {name: Queue(name, 0, 0, 0, 0, 0, None, ()) for name in configured}
     is_refused = and_(forward.c.status == Status.WAITING, forward.c.attempts > 0)
     for row in connection.execute(
         select(
@@ -185,7 +209,8 @@ def queues(connection: Connection, configured: Sequence[str] = ()) -> list[Queue
             _number(forward.c.status == Status.WAITING),
             _number(is_refused),
             _number(forward.c.status == Status.LOST),
-            _number(forward.c.status == Status.SENT),
+            _number(forward.c.status == Status.UNCOMMITTED),
+            _number(forward.c.status.in_([Status.SENT, Status.COMMITTED])),
         ).group_by(forward.c.destination)
     ):
         oldest = connection.execute(
@@ -199,8 +224,8 @@ def queues(connection: Connection, configured: Sequence[str] = ()) -> list[Queue
             .distinct()
             .order_by(forward.c.answer)
         ).scalars()
-        name, waits, refusals, gone, done = row
-        found[name] = Queue(name, waits, refusals, gone, done, oldest, tuple(answers))
+        name, waits, refusals, gone, unsure, done = row
+        found[name] = Queue(name, waits, refusals, gone, unsure, done, oldest, tuple(answers))
     return list(found.values())
 
 
@@ -218,12 +243,92 @@ def drop(store: Store, destination: str, only_refused: bool) -> int:
     """Owe this destination nothing any more (or nothing it refused); returns how many went."""
     statement = delete(forward).where(
         forward.c.destination == destination,
-        forward.c.status.in_([Status.WAITING, Status.LOST]),
+        forward.c.status.in_([*OWED, Status.LOST]),
     )
     if only_refused:
         statement = statement.where((forward.c.attempts > 0) | (forward.c.status == Status.LOST))
     with store.write() as connection:
         return connection.execute(statement).rowcount
+
+
+def uncommitted(
+    store: Store, destination: str, transaction_uid: str, quiet: float, again: float, most: int
+) -> list[tuple[str, str]]:
+    """Put what was sent ``quiet`` seconds ago, or asked about in vain ``again`` seconds ago, into
+    one transaction; returns its (SOP class UID, SOP instance UID), [] for nothing to ask."""
+    at = now()
+    with store.write() as connection:
+        rows = connection.execute(
+            select(forward.c.id, instance.c.sop_class_uid, instance.c.sop_instance_uid)
+            .join(instance, instance.c.id == forward.c.instance_id)
+            .where(
+                forward.c.destination == destination,
+                forward.c.status == Status.UNCOMMITTED,
+                instance.c.sop_instance_uid.is_not(None),
+                forward.c.sent_at <= at - int(quiet * MICROSECONDS),
+                forward.c.asked_at.is_(None)
+                | (forward.c.asked_at <= at - int(again * MICROSECONDS)),
+            )
+            .order_by(forward.c.id)
+            .limit(most)
+        ).all()
+        # Before it is asked: the report may overtake the answer.
+        connection.execute(
+            update(forward)
+            .where(forward.c.id.in_([row.id for row in rows]))
+            .values(transaction_uid=transaction_uid)
+        )
+    return list(dict.fromkeys((row.sop_class_uid, row.sop_instance_uid) for row in rows))
+
+
+def asked(store: Store, transaction_uid: str) -> None:
+    """The destination accepted the request; its report is awaited."""
+    with store.write() as connection:
+        connection.execute(
+            update(forward)
+            .where(forward.c.transaction_uid == transaction_uid)
+            .values(asked_at=now())
+        )
+
+
+def reported(
+    store: Store, destination: str, transaction_uid: str, committed: set[str], failed: set[str]
+) -> bool:
+    """The destination says which SOP instance UIDs it keeps; what it does not is sent again.
+
+    False: it was never asked that.
+    """
+    with store.write() as connection:
+        rows = connection.execute(
+            select(forward.c.id, forward.c.attempts, instance.c.sop_instance_uid)
+            .join(instance, instance.c.id == forward.c.instance_id)
+            .where(
+                forward.c.destination == destination,
+                forward.c.transaction_uid == transaction_uid,
+                forward.c.status.in_([Status.UNCOMMITTED, Status.COMMITTED]),
+            )
+        ).all()
+        for row in rows:
+            mine = update(forward).where(forward.c.id == row.id)
+            if row.sop_instance_uid in failed:
+                connection.execute(
+                    mine.values(
+                        status=Status.WAITING,
+                        attempts=row.attempts + 1,
+                        due_at=now() + _RESEND_SECONDS * MICROSECONDS,
+                        transaction_uid=None,
+                        asked_at=None,
+                    )
+                )
+                _count(
+                    connection,
+                    "diptych_forward_failures_total",
+                    destination=destination,
+                    reason="uncommitted",
+                )
+            elif row.sop_instance_uid in committed:
+                connection.execute(mine.values(status=Status.COMMITTED))
+    return bool(rows)
 
 
 def _number(condition: ColumnElement[bool]) -> ColumnElement[int]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, and_, case, insert, select, update
 
-from diptych.audit import counters, forwards
+from diptych.audit import commitments, counters, forwards
 from diptych.audit.schema import (
     association,
     blob,
@@ -210,7 +210,7 @@ def purgeable(
     connection: Connection, older_than: int | None, limit: int
 ) -> list[tuple[int, str, int]]:
     """(blob id, locator, bytes) of judged content, oldest first; never before the verdict, nor
-    while it is owed to a destination.
+    while it is owed to a destination, nor where its keeping was promised.
 
     ``older_than``: UTC microseconds; None: any age.
     """
@@ -227,11 +227,15 @@ def purgeable(
     owed = (
         select(forward.c.id)
         .join(instance, instance.c.id == forward.c.instance_id)
-        .where(instance.c.blob_id == blob.c.id, forward.c.status == forwards.Status.WAITING)
+        .where(instance.c.blob_id == blob.c.id, forward.c.status.in_(forwards.OWED))
         .exists()
     )
     statement = select(blob.c.id, blob.c.locator, blob.c.bytes).where(
-        blob.c.purged_at.is_(None), blob.c.store == "spool", ~unjudged, ~owed
+        blob.c.purged_at.is_(None),
+        blob.c.store == "spool",
+        ~unjudged,
+        ~owed,
+        ~commitments.promised(),
     )
     if older_than is not None:
         statement = statement.where(blob.c.created_at < older_than)

@@ -44,6 +44,7 @@ def list_queues(
             typer.echo(
                 f"{queue.destination}: {queue.waiting} waiting{since}, of these {queue.refused} "
                 f"refused before{codes}; {queue.lost} lost; {queue.sent} sent"
+                + (f"; {queue.uncommitted} not committed yet" if queue.uncommitted else "")
                 + ("" if queue.destination in configured else "; no longer configured")
             )
 

@@ -131,7 +131,7 @@ class Lane:
             contexts=[build_context(sop_class, [syntax]) for sop_class, syntax in proposed],
             ae_title=where.ae_title,
         )
-        if association.is_established or association.is_released:
+        if association.is_established:
             return association
         if association.is_rejected:
             raise Away("rejected", "it rejects the association")
@@ -201,7 +201,7 @@ class Lane:
 
     def _write_down(self, answered: list[tuple[Duty, int]]) -> None:
         if answered:
-            forwards.sent(self._store, self._destination.name, answered)
+            forwards.sent(self._store, self._destination.name, answered, self._destination.commit)
             self._sent += len(answered)
             answered.clear()
 

@@ -1,4 +1,4 @@
-"""The process that sends on. Receiving and judging never wait for it."""
+"""The process that sends on, and answers for storage commitment: nobody else waits for it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from diptych import log as logs
 from diptych.audit.store import Store
 from diptych.config import Config
+from diptych.forward.committing import Answering, Asking, guarded
 from diptych.forward.lane import Lane
 from diptych.receive import pynetdicom_hooks
 from diptych.receive.spool import Spool
@@ -34,9 +35,13 @@ def main(config: Config, name: str, started: Connection) -> None:
         for lane in range(destination.maximum_associations)
     ]
     threads = [threading.Thread(target=lane.run, daemon=True) for lane in lanes]
+    rounds = [Asking(config, f, store).round for f in config.forward if f.commit]
+    if config.commitment.mode != "off":
+        rounds.append(Answering(config, store, spool).round)
+    threads += [threading.Thread(target=guarded, args=(one, stop), daemon=True) for one in rounds]
     for thread in threads:
         thread.start()
-    log.info("sending on to %s", ", ".join(f.name for f in config.forward))
+    log.info("sending on to %s", ", ".join(f.name for f in config.forward) or "nobody")
     started.send(True)
     started.close()
     stop.wait()
