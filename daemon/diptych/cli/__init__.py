@@ -23,6 +23,7 @@ from diptych.cli import (
     judging,
     model,
     node,
+    pulling,
     similar,
 )
 
@@ -54,6 +55,7 @@ app.command("verdicts")(archive.list_verdicts)
 app.command()(similar.similar)
 app.command("calibrate")(calibrating.run_calibrate)
 app.command("reverdict")(judging.run_reverdict)
+app.command("pull")(pulling.run_pull)
 app.command()(archive.forget)
 app.command("doctor")(node.run_doctor)
 app.add_typer(archive.audit_app, name="audit")
