@@ -13,6 +13,7 @@ import pytest
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from forward.archives import archive, data_set_bytes, free_port, route, storescp
+from receive.peers import Peer, encoded
 from running import Daemon, instance, send, series
 
 MakeDaemon = Callable[..., Daemon]
@@ -184,8 +185,6 @@ def test_pixels_are_purged_after_they_were_sent_on_and_not_before(
 def test_a_data_set_that_begins_like_file_meta_is_sent_as_it_is(
     make_daemon: MakeDaemon,
 ) -> None:
-    from receive.peers import Peer, encoded
-
     port = free_port()
     daemon = make_daemon(DIPTYCH_FORWARD=route(port)).start()
     data_set = instance(seed=12)
