@@ -44,7 +44,7 @@ REQUEST_STORAGE_COMMITMENT = 1
 EVENTS = (1, 2)
 TRANSFER_SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 # One transaction is one study as a rule; a whole-body PET/CT has some thousands.
-MOST_REFERENCES = 50_000
+MOST_REFERENCES = 20_000
 
 _UID = re.compile(r"[0-9.]{1,64}")
 

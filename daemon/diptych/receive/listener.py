@@ -102,7 +102,9 @@ class Listener:
         address = association.requestor.address
         source = self._config.source_of(calling, address)
         if source is None and commitment.is_archive(self._config, calling):
-            source = ""  # it may report what it keeps, and store nothing
+            with self._lock:  # it may report what it keeps, and store nothing
+                self._associations[association] = _Peer("", calling, address)
+            return
         if source is None:
             log.warning(
                 'rejected: calling AE title "%s" from %s matches no source; to allow it, add '
