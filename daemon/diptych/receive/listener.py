@@ -1,13 +1,4 @@
-"""The application entity: C-ECHO and C-STORE, each answer with its reason.
-
-| status (PS3.7 annex C, PS3.4 table B.2-1) | when |
-|---|---|
-| 0x0000 | the instance is on disk and its receipt is committed; nothing less |
-| 0x0124 | the association's source is not known |
-| 0xA700 | too little space, database away, too much to judge: nothing kept, send again |
-| 0xA900 | SOP Class or Instance UID missing, impossible, or not the command's |
-| 0xC000 | the data set cannot be parsed; a copy is in quarantine |
-"""
+"""The application entity: C-ECHO and C-STORE, each answer with its reason (``STATUSES``)."""
 
 from __future__ import annotations
 
@@ -34,7 +25,7 @@ from diptych.audit.store import Store
 from diptych.config import Config
 from diptych.errors import StoreError
 from diptych.log import printable
-from diptych.receive import header, pynetdicom_hooks
+from diptych.receive import commitment, header, pynetdicom_hooks
 from diptych.receive.pressure import TEMPORARY_CONGESTION, Pressure
 from diptych.receive.spool import Part, Spool, content_sha256, data_set_offset
 
@@ -45,6 +36,15 @@ NOT_AUTHORISED = 0x0124
 OUT_OF_RESOURCES = 0xA700
 MISMATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
+
+# PS3.7 annex C, PS3.4 table B.2-1; the conformance statement prints them.
+STATUSES = {
+    SUCCESS: "the instance is on disk and its receipt is committed; nothing less",
+    NOT_AUTHORISED: "the association's source is not known",
+    OUT_OF_RESOURCES: "too little space, database away, too much to judge: nothing kept",
+    MISMATCH: "SOP Class or Instance UID missing, impossible, or not the command's",
+    CANNOT_UNDERSTAND: "the data set cannot be parsed; a copy is in quarantine",
+}
 
 # Result, source and reason of an A-ASSOCIATE-RJ (PS3.8 table 9-21): permanent, service user.
 CALLING_AE_TITLE_NOT_RECOGNISED = (0x01, 0x01, 0x03)
@@ -78,6 +78,8 @@ class Listener:
             (evt.EVT_REQUESTED, self._on_requested),
             (evt.EVT_REJECTED, self._on_rejected),
             (evt.EVT_C_STORE, self._on_store),
+            (evt.EVT_N_ACTION, self._on_action),
+            (evt.EVT_N_EVENT_REPORT, self._on_report),
         ]
         self._server = pynetdicom_hooks.start_server(self._ae, listening, handlers)
         self._sweeper = threading.Thread(target=self._sweep_until_stopped, daemon=True)
@@ -101,6 +103,10 @@ class Listener:
         calling = association.requestor.primitive.calling_ae_title.strip()
         address = association.requestor.address
         source = self._config.source_of(calling, address)
+        if source is None and commitment.is_archive(self._config, calling):
+            with self._lock:  # it may report what it keeps, and store nothing
+                self._associations[association] = _Peer("", calling, address)
+            return
         if source is None:
             log.warning(
                 'rejected: calling AE title "%s" from %s matches no source; to allow it, add '
@@ -165,6 +171,16 @@ class Listener:
                 log.error("spool: cannot remove a temporary file: %s", error.strerror)
             peer.parts.remove(part)
 
+    def _on_action(self, event: Any) -> tuple[int, None]:
+        peer = self._peer(event.assoc)
+        return commitment.on_action(
+            event, self._config, self._store, peer.calling_ae_title, peer.source
+        ), None
+
+    def _on_report(self, event: Any) -> tuple[int, None]:
+        calling = self._peer(event.assoc).calling_ae_title
+        return commitment.on_report(event, self._config, self._store, calling), None
+
     def _store_instance(self, event: Any, part: Part, peer: _Peer) -> int | Dataset:
         if not peer.source:
             return self._refuse(NOT_AUTHORISED, "not-authorised", "source not known")
@@ -207,6 +223,7 @@ class Listener:
                 stored,
                 failures,
                 lambda known: self._spool.path(known).exists(),
+                self._config.destinations_of(peer.source),
             )
         except Exception:
             self._give_back(failures)
@@ -328,6 +345,7 @@ def application_entity(config: Config) -> AE:
     ae.add_supported_context(Verification)
     for uid in storage_sop_classes(config):
         ae.add_supported_context(uid, syntaxes)
+    commitment.add_contexts(ae, config)
     return ae
 
 

@@ -10,15 +10,17 @@ from typing import Any
 
 from pydicom import config as pydicom_config
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filereader import read_file_meta_info
 from pydicom.filewriter import write_file_meta_info
 from pynetdicom import AE, _config, dimse_messages, transport
+from pynetdicom import association as library_association
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.transport import ThreadedAssociationServer
 
 from diptych.receive.header import UID_BYTES
-from diptych.receive.spool import Part
+from diptych.receive.spool import Part, data_set_offset
 
 # PS3.7 section 9.3.1.1.
 _C_STORE_RQ = 0x0001
@@ -152,3 +154,19 @@ def start_server(ae: AE, listening: socket.socket, handlers: list[Any]) -> Any:
     thread = threading.Thread(target=server.serve_forever, args=(0.2,), daemon=True)
     thread.start()
     return server
+
+
+def send_files_as_they_are() -> None:
+    """Make ``send_c_store(path)`` send the data set of a file of ours without reading it.
+
+    The library would take what follows the file meta for more of it where a data set begins with
+    elements of group 0002.
+    """
+    _config.STORE_SEND_CHUNKED_DATASET = True
+    library_association.split_dataset = lambda path: (
+        read_file_meta_info(path),
+        data_set_offset(path),
+    )
+    _config.LOG_REQUEST_IDENTIFIERS = False
+    _config.LOG_RESPONSE_IDENTIFIERS = False
+    _config.LOG_HANDLER_LEVEL = "none"
