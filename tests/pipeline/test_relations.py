@@ -81,7 +81,7 @@ def test_slices_sent_and_numbered_in_reverse_are_exact(own: Archive, bodies: Bod
     assert own.add(copy)["relation"] == "exact"
 
 
-@pytest.mark.parametrize("slices", [1, 2, 3])
+@pytest.mark.parametrize("slices", [2, 3])
 def test_a_series_of_few_slices_and_its_copies(own: Archive, bodies: Bodies, slices: int) -> None:
     few = bodies["head-0"][6 : 6 + slices]
     first = own.add(few)
@@ -98,6 +98,15 @@ def test_a_series_of_few_slices_and_its_copies(own: Archive, bodies: Bodies, sli
     ]
     assert {row["matched_case_id"] for row in (exact, near, whole)} == {first["case_id"]}
     assert ("few_slices" in flags(near)) == (slices < 3)
+
+
+def test_a_series_of_one_slice_and_its_copy_are_exact(own: Archive, bodies: Bodies) -> None:
+    first = own.add(bodies["head-0"][6:7])
+    for stranger in (bodies["head-1"], bodies["chest-0"], bodies["head-0"][4:]):
+        assert own.add(copies.new_uids(stranger[6:7], 9))["relation"] not in DUPLICATE
+    row = own.add(copies.new_uids(bodies["head-0"][6:7], 1))
+    assert (row["relation"], row["matched_case_id"]) == ("exact", first["case_id"])
+    assert "few_slices" in flags(row)
 
 
 def unplaced(series: Series, downwards: bool) -> Series:
