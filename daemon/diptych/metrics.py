@@ -25,6 +25,7 @@ RELATIONS = (
 STAGES = ("decode", "assemble", "prepare", "embed", "search", "judge")
 STORE_FAILURES = ("storage", "database", "mismatch", "unparsable", "not-authorised", "low-space")
 REJECTIONS = ("calling-ae", "called-ae", "congestion")
+DROPS = ("silent", "crowded", "tls", "not-dicom")
 COLLISION_PARTS = ("pixels", "identity", "private", "other")
 FORWARD_FAILURES = (
     "unreachable",
@@ -76,6 +77,11 @@ COUNTERS = {
             "diptych_associations_rejected_total",
             "Associations rejected.",
             {"reason": REJECTIONS},
+        ),
+        Metric(
+            "diptych_connections_dropped_total",
+            "Connections closed before they had requested an association.",
+            {"reason": DROPS},
         ),
         Metric("diptych_series_total", "Series sealed for the first time.", {"source": None}),
         Metric(
