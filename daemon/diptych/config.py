@@ -103,7 +103,39 @@ class Dicom(Section):
     maximum_pending_series: int = Field(10_000, ge=0)
     maximum_pdu: int = Field(131072, ge=4096, le=_LARGEST_PDU)
     network_timeout: float = Field(60, gt=0)
+    artim_timeout: float = Field(10, gt=0)
+    maximum_waiting: int = Field(2048, ge=1, le=65536)
+    maximum_waiting_per_address: int = Field(64, ge=1, le=65536)
     header_limit: int = Field(8 * 2**20, ge=4096)
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_authorities: Path | None = None
+
+    @field_validator("tls_certificate", "tls_key", "tls_authorities", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        return None if value == "" else value
+
+    @field_serializer("tls_certificate", "tls_key", "tls_authorities")
+    def _none_is_empty(self, value: Path | None) -> str:
+        """TOML knows no null."""
+        return "" if value is None else str(value)
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Dicom:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together: give both or neither")
+        if self.tls_authorities is not None and self.tls_certificate is None:
+            raise ValueError("tls_authorities needs tls_certificate and tls_key")
+        return self
+
+    @property
+    def is_open(self) -> bool:
+        """Whether others than this machine can connect."""
+        try:
+            return not ipaddress.ip_address(self.host).is_loopback
+        except ValueError:  # a name
+            return self.host != "localhost"
 
 
 class Source(Section):
@@ -112,6 +144,8 @@ class Source(Section):
     name: str
     ae_titles: tuple[AETitle, ...] = ()
     networks: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+    certificate_names: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    maximum_associations: int = Field(500, ge=1, le=500)
 
     @field_validator("name")
     @classmethod
@@ -132,9 +166,11 @@ class Source(Section):
                 raise ValueError(f"{error}; a network is such as 192.0.2.0/24 or ::1") from error
         return value
 
-    def matches(self, ae_title: str, address: str) -> bool:
-        """Whether a peer with this calling AE title and IP address is this source."""
+    def matches(self, ae_title: str, address: str, certificate_names: frozenset[str]) -> bool:
+        """Whether a peer with this calling AE title, IP address and certificate is this source."""
         if self.ae_titles and ae_title not in self.ae_titles:
+            return False
+        if self.certificate_names and certificate_names.isdisjoint(self.certificate_names):
             return False
         peer = ipaddress.ip_address(address)
         mapped = getattr(peer, "ipv4_mapped", None)
@@ -367,6 +403,18 @@ class Config(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _closed_by_default(self) -> Config:
+        if self.dicom.is_open and self.source == (Source(name="default"),):
+            raise ValueError(
+                f"dicom.host {self.dicom.host!r} opens the listener to others, and no [[source]] "
+                'says who may send: add one, such as [[source]] name = "router", '
+                'ae_titles = ["ROUTER1"], networks = ["192.0.2.0/24"]'
+            )
+        if self.dicom.tls_authorities is None and any(s.certificate_names for s in self.source):
+            raise ValueError("source: certificate_names need dicom.tls_authorities")
+        return self
+
+    @model_validator(mode="after")
     def _ports_differ(self) -> Config:
         if self.dicom.port == self.http.port != 0 and self.dicom.host == self.http.host:
             raise ValueError(f"dicom.port and http.port are both {self.http.port}")
@@ -404,9 +452,12 @@ class Config(BaseSettings):
         """Where models lie that were registered beside the bundled ones."""
         return self.data / "models"
 
-    def source_of(self, ae_title: str, address: str) -> str | None:
-        """The name of the first source that matches the peer, or None."""
-        return next((s.name for s in self.source if s.matches(ae_title, address)), None)
+    def source_of(
+        self, ae_title: str, address: str, certificate_names: frozenset[str] = frozenset()
+    ) -> Source | None:
+        """The first source that matches the peer, or None."""
+        found = (s for s in self.source if s.matches(ae_title, address, certificate_names))
+        return next(found, None)
 
     def destinations_of(self, source: str) -> tuple[str, ...]:
         """The names of the destinations that everything from this source is sent on to."""

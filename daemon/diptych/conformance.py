@@ -179,6 +179,7 @@ def _security(config: Config) -> list[str]:
             source.name,
             ", ".join(source.ae_titles) or "any",
             ", ".join(source.networks),
+            ", ".join(source.certificate_names) or "any",
         )
         for source in config.source
     ]
@@ -187,8 +188,16 @@ def _security(config: Config) -> list[str]:
         "An association is accepted when its calling AE title and address match one of these "
         "sources, and rejected otherwise (permanent, service user, calling AE title not "
         "recognised). DICOM has no passwords here: keep the networks narrow.",
-        _table(("source", "calling AE titles", "networks"), rows),
+        _table(("source", "calling AE titles", "networks", "certificate names"), rows),
+        _tls(config),
     ]
+
+
+def _tls(config: Config) -> str:
+    if config.dicom.tls_certificate is None:
+        return "DICOM TLS: off. Associations initiated are without TLS."
+    who = "a certificate is asked of peers" if config.dicom.tls_authorities else "peers need none"
+    return f"DICOM TLS (PS3.15 annex B): on, and {who}. Associations initiated are without TLS."
 
 
 def _role(context: Any) -> str:

@@ -33,6 +33,7 @@ STORE_FAILURES = (
     "backlog",
 )
 REJECTIONS = ("calling-ae", "called-ae", "congestion", "low-space", "backlog")
+DROPS = ("silent", "crowded", "tls", "not-dicom")
 COLLISION_PARTS = ("pixels", "identity", "private", "other")
 FORWARD_FAILURES = (
     "unreachable",
@@ -84,6 +85,11 @@ COUNTERS = {
             "diptych_associations_rejected_total",
             "Associations rejected.",
             {"reason": REJECTIONS},
+        ),
+        Metric(
+            "diptych_connections_dropped_total",
+            "Connections closed before they had requested an association.",
+            {"reason": DROPS},
         ),
         Metric("diptych_series_total", "Series sealed for the first time.", {"source": None}),
         Metric(

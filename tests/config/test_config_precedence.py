@@ -141,9 +141,14 @@ def test_the_first_source_that_matches_names_the_peer() -> None:
             ]
         }
     )
-    assert config.source_of("CT1", "192.0.2.7") == "ct"
-    assert config.source_of("MR1", "192.0.2.7") == "rest"
-    assert config.source_of("MR1", "::ffff:192.0.2.7") == "rest"
-    assert config.source_of("CT1", "2001:db8::1") == "rest"
-    assert config.source_of("CT1", "198.51.100.1") is None
+
+    def name(ae_title: str, address: str) -> str | None:
+        source = config.source_of(ae_title, address)
+        return source.name if source else None
+
+    assert name("CT1", "192.0.2.7") == "ct"
+    assert name("MR1", "192.0.2.7") == "rest"
+    assert name("MR1", "::ffff:192.0.2.7") == "rest"
+    assert name("CT1", "2001:db8::1") == "rest"
+    assert name("CT1", "198.51.100.1") is None
     assert config.source_names() == ("ct", "rest", "other")

@@ -149,3 +149,34 @@ def test_a_file_that_is_missing_or_a_folder_is_refused(
     monkeypatch.setenv("DIPTYCH_CONFIG", str(tmp_path / "none.toml"))
     with pytest.raises(ConfigError, match=r"none\.toml: No such file"):
         load()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "dicom.example"])
+def test_a_listener_open_to_others_without_a_source_is_refused(tmp_path: Path, host: str) -> None:
+    said = _refusal(tmp_path, f'[dicom]\nhost = "{host}"')
+    assert "no [[source]] says who may send: add one, such as" in said
+    path = tmp_path / "diptych.toml"
+    path.write_text(f'[dicom]\nhost = "{host}"\n[[source]]\nname = "router"')
+    assert load(path).dicom.host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.1.2.3"])
+def test_on_this_machine_the_default_source_is_enough(tmp_path: Path, host: str) -> None:
+    path = tmp_path / "diptych.toml"
+    path.write_text(f'[dicom]\nhost = "{host}"')
+    assert load(path).dicom.host == host
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[dicom]\ntls_certificate = "a"', "tls_certificate and tls_key belong together"),
+        ('[dicom]\ntls_authorities = "a"', "tls_authorities needs tls_certificate and tls_key"),
+        (
+            '[[source]]\nname = "a"\ncertificate_names = ["ct1"]',
+            "certificate_names need dicom.tls_authorities",
+        ),
+    ],
+)
+def test_half_of_a_tls_configuration_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    assert said in _refusal(tmp_path, text)

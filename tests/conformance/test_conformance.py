@@ -59,7 +59,8 @@ def test_it_names_every_status_reason_timeout_and_source(tmp_path: Path) -> None
     for status in STATUSES:
         assert f"| 0x{status:04X} |" in text
     assert "17.5 s" in text
-    assert "| router | R1 |" in text
+    assert "| router | R1 | 127.0.0.0/8, ::1/128 | any |" in text
+    assert "DICOM TLS: off." in text
     assert "| archive | PACS | 1 | 10 s to 900 s | 60 s | no |" in text
     everything = _statement(**EVERYTHING)
     for reason in FailureReason:

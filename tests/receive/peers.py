@@ -76,7 +76,7 @@ class Peer:
         """Send the command and ``data`` as fragments of which none is the last."""
         self._message += 1
         named = self._class.encode() if sop_class is None else sop_class
-        self._send(0x03, _command(self._message, named, instance_uid, has_data=True))
+        self._send(0x03, command(self._message, named, instance_uid, has_data=True))
         self.begin_more(data)
 
     def begin_more(self, data: bytes) -> None:
@@ -104,8 +104,8 @@ class Peer:
     def store_nothing(self, instance_uid: bytes) -> int:
         """Send a C-STORE-RQ that announces no data set."""
         self._message += 1
-        command = _command(self._message, self._class.encode(), instance_uid, has_data=False)
-        self._send(0x03, command)
+        told = command(self._message, self._class.encode(), instance_uid, has_data=False)
+        self._send(0x03, told)
         return self._answer()
 
     def release(self) -> None:
@@ -123,8 +123,8 @@ class Peer:
     def _send(self, control: int, fragment: bytes) -> None:
         """One P-DATA-TF PDU with one presentation data value (PS3.8 section 9.3.5)."""
         context = self.association.accepted_contexts[0].context_id
-        value = struct.pack(">IBB", len(fragment) + 2, context, control) + fragment
-        self.association.dul.socket.send(b"\x04\x00" + struct.pack(">I", len(value)) + value)
+        data = data_pdu(bytes([control]) + fragment, context=context)
+        self.association.dul.socket.send(data)
 
     def _answer(self) -> int:
         _, message = self.association.dimse.get_msg(block=True)
@@ -144,14 +144,51 @@ def deliver(
     return statuses
 
 
-def _command(
-    message: int, sop_class: bytes | None, instance_uid: bytes | None, has_data: bool
+def associate_request(calling: bytes, *sop_classes: str) -> bytes:
+    """An A-ASSOCIATE-RQ (PS3.8 table 9-11) with a calling AE title no library would send; the
+    presentation contexts are 1, 3, 5 …, explicit little endian each."""
+
+    def item(kind: int, content: bytes) -> bytes:
+        return struct.pack(">BBH", kind, 0, len(content)) + content
+
+    contexts = b"".join(
+        item(
+            0x20,
+            bytes([2 * at + 1, 0, 0, 0])
+            + item(0x30, uid.encode())
+            + item(0x40, ExplicitVRLittleEndian.encode()),
+        )
+        for at, uid in enumerate(sop_classes or (CT,))
+    )
+    user = item(0x51, struct.pack(">I", 16384)) + item(0x52, b"1.2.3.4")
+    items = item(0x10, b"1.2.840.10008.3.1.1.1") + contexts + item(0x50, user)
+    body = b"\0\x01\0\0" + b"DIPTYCH".ljust(16) + calling.ljust(16) + bytes(32) + items
+    return pdu(0x01, body)
+
+
+def pdu(kind: int, body: bytes) -> bytes:
+    """A PDU of PS3.8 section 9.3."""
+    return struct.pack(">BBI", kind, 0, len(body)) + body
+
+
+def data_pdu(*values: bytes, context: int = 1) -> bytes:
+    """A P-DATA-TF PDU; each value begins with its message control header (PS3.8 annex E.2)."""
+    items = [struct.pack(">IB", len(value) + 1, context) + value for value in values]
+    return pdu(0x04, b"".join(items))
+
+
+def command(
+    message: int,
+    sop_class: bytes | None,
+    instance_uid: bytes | None,
+    has_data: bool,
+    field: int = 0x0001,
 ) -> bytes:
-    """An encoded C-STORE-RQ command set (PS3.7 table 9.3-1): implicit VR little endian."""
+    """A command set (PS3.7 table 9.3-1), of a C-STORE-RQ by default: implicit VR little endian."""
     elements = b""
     if sop_class is not None:
         elements += _element(0x0002, sop_class)
-    elements += _element(0x0100, struct.pack("<H", 0x0001))
+    elements += _element(0x0100, struct.pack("<H", field))
     elements += _element(0x0110, struct.pack("<H", message))
     elements += _element(0x0700, struct.pack("<H", 0))
     elements += _element(0x0800, struct.pack("<H", 0x0001 if has_data else 0x0101))

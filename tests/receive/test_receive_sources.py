@@ -13,7 +13,15 @@ from pathlib import Path
 
 from pynetdicom import AE
 
-from receive.peers import CT, Peer, acceptor_pids, deliver, encoded, parts
+from receive.peers import (
+    CT,
+    Peer,
+    acceptor_pids,
+    associate_request,
+    deliver,
+    encoded,
+    parts,
+)
 from running import Daemon, instance, series
 
 REJECTED = 'diptych_associations_rejected_total{reason="calling-ae"}'
@@ -60,7 +68,7 @@ def test_an_ae_title_with_control_characters_is_made_printable_in_the_log(
     configured: Daemon,
 ) -> None:
     with socket.create_connection(("127.0.0.1", configured.port), timeout=20) as peer:
-        peer.sendall(_associate_request(b'\x1b[31mEV"IL\r\nX'))
+        peer.sendall(associate_request(b'\x1b[31mEV"IL\r\nX'))
         assert peer.recv(1)[0] == A_ASSOCIATE_RJ
     line = _line_with(configured, "[31mEV")
     assert "�[31mEV" in line
@@ -73,7 +81,7 @@ def test_a_rejected_peer_that_goes_on_sending_stores_nothing(configured: Daemon)
     data = encoded(instance())
     value = struct.pack(">IBB", len(data) + 2, 1, 0x02) + data
     with socket.create_connection(("127.0.0.1", configured.port), timeout=20) as peer:
-        peer.sendall(_associate_request(b"STRANGER"))
+        peer.sendall(associate_request(b"STRANGER"))
         assert peer.recv(1)[0] == A_ASSOCIATE_RJ
         with suppress(ConnectionError):
             peer.sendall(b"\x04\0" + struct.pack(">I", len(value)) + value)
@@ -193,19 +201,6 @@ def _line_with(daemon: Daemon, text: str) -> str:
     )
     assert "rejected: calling AE title" in found
     return found
-
-
-def _associate_request(calling: bytes) -> bytes:
-    """An A-ASSOCIATE-RQ (PS3.8 table 9-11) with a calling AE title no library would send."""
-
-    def item(kind: int, content: bytes) -> bytes:
-        return struct.pack(">BBH", kind, 0, len(content)) + content
-
-    context = b"\x01\0\0\0" + item(0x30, CT.encode()) + item(0x40, b"1.2.840.10008.1.2.1")
-    user = item(0x51, struct.pack(">I", 16384)) + item(0x52, b"1.2.3.4")
-    items = item(0x10, b"1.2.840.10008.3.1.1.1") + item(0x20, context) + item(0x50, user)
-    body = b"\0\x01\0\0" + b"DIPTYCH".ljust(16) + calling.ljust(16) + bytes(32) + items
-    return b"\x01\0" + struct.pack(">I", len(body)) + body
 
 
 def _holds(pid: int, path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import signal
 import socket
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 from diptych import log as logs
 from diptych.audit.store import Store
 from diptych.config import Config
+from diptych.errors import ConfigError
 from diptych.receive.listener import Listener
 from diptych.receive.spool import Spool
 
@@ -31,12 +33,21 @@ def main(
     """Run until SIGTERM. ``started`` hears once that associations are accepted; ``refusing`` is
     a shared flag: 1 while the last instance could not be kept."""
     logs.configure(config.log.level, "acceptor")
+    # A traceback of the library may quote what a peer sent.
+    threading.excepthook = lambda args: log.error("a thread ended by %s", args.exc_type.__name__)
+    # Every waiting connection is a descriptor, and the usual soft limit is 1024.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     store = Store(config.database_url)
     spool = Spool(config.spool_folder, config.source_names())
-    listener = Listener(config, store, spool, name)
+    try:
+        listener = Listener(config, store, spool, name)
+    except ConfigError as error:
+        started.send(str(error))
+        return
     listener.start(listening)
     started.send(True)
     started.close()

@@ -25,7 +25,8 @@ from diptych.audit.store import Store
 from diptych.config import Config
 from diptych.errors import StoreError
 from diptych.log import printable
-from diptych.receive import commitment, header, pynetdicom_hooks
+from diptych.receive import commitment, header, pynetdicom_hooks, tls
+from diptych.receive.gate import Gate, Limits
 from diptych.receive.pressure import TEMPORARY_CONGESTION, Pressure
 from diptych.receive.spool import Part, Spool, content_sha256, data_set_offset
 
@@ -49,6 +50,9 @@ STATUSES = {
 # Result, source and reason of an A-ASSOCIATE-RJ (PS3.8 table 9-21): permanent, service user.
 CALLING_AE_TITLE_NOT_RECOGNISED = (0x01, 0x01, 0x03)
 
+# Rejected transient, service provider (presentation).
+LOCAL_LIMIT_EXCEEDED = (0x02, 0x03, 0x02)
+
 _STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."
 
 # How often ended associations are noticed, in seconds: a series waits this much longer at most.
@@ -61,8 +65,10 @@ class Listener:
     def __init__(self, config: Config, store: Store, spool: Spool, acceptor: str) -> None:
         self._config, self._store, self._spool, self._acceptor = config, store, spool, acceptor
         self._pressure = Pressure(config, store, spool)
+        self._certificates = certificates(config)
         self._associations: dict[Any, _Peer] = {}
         self._failures: Counter[str] = Counter()
+        self._rejections: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self.last_failure: float | None = None
@@ -81,13 +87,19 @@ class Listener:
             (evt.EVT_N_ACTION, self._on_action),
             (evt.EVT_N_EVENT_REPORT, self._on_report),
         ]
-        self._server = pynetdicom_hooks.start_server(self._ae, listening, handlers)
+        server = pynetdicom_hooks.make_server(self._ae, listening, handlers)
+        dicom = self._config.dicom
+        limits = Limits(
+            dicom.artim_timeout, dicom.maximum_waiting, dicom.maximum_waiting_per_address
+        )
+        self._gate = Gate(listening, limits, self._certificates, server.admit)
+        self._gate.start()
         self._sweeper = threading.Thread(target=self._sweep_until_stopped, daemon=True)
         self._sweeper.start()
 
     def stop(self, seconds: float) -> None:
         """Accept nothing new, give running associations ``seconds``, then abort them."""
-        self._server.shutdown()
+        self._gate.stop()
         deadline = time.monotonic() + seconds
         while self._ae.active_associations and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -102,38 +114,53 @@ class Listener:
         association = event.assoc
         calling = association.requestor.primitive.calling_ae_title.strip()
         address = association.requestor.address
-        source = self._config.source_of(calling, address)
+        names = tls.names_of(pynetdicom_hooks.certificate_of(association))
+        source = self._config.source_of(calling, address, names)
         if source is None and commitment.is_archive(self._config, calling):
             with self._lock:  # it may report what it keeps, and store nothing
                 self._associations[association] = _Peer("", calling, address)
             return
         if source is None:
+            shown = ", ".join(f'"{printable(name)}"' for name in sorted(names)[:4])
             log.warning(
                 'rejected: calling AE title "%s" from %s matches no source; to allow it, add '
-                '[[source]] name = "…", ae_titles = ["%s"], networks = ["%s"]',
+                '[[source]] name = "…", ae_titles = ["%s"], networks = ["%s"]%s',
                 printable(calling),
                 address,
                 printable(calling),
                 address,
+                f", certificate_names = [{shown}]" if shown else "",
             )
-            pynetdicom_hooks.reject(association, CALLING_AE_TITLE_NOT_RECOGNISED)
-            self._count("diptych_associations_rejected_total", "calling-ae")
+            self._reject(association, CALLING_AE_TITLE_NOT_RECOGNISED, "calling-ae")
             return
         wanted = [context.abstract_syntax for context in association.requestor.requested_contexts]
         if reason := self._pressure.refuses_association(wanted):
             log.warning("rejected for now: %s", reason)
-            pynetdicom_hooks.reject(association, TEMPORARY_CONGESTION)
-            self._count("diptych_associations_rejected_total", reason)
+            self._reject(association, TEMPORARY_CONGESTION, reason)
             return
         with self._lock:
-            self._associations[association] = _Peer(source, calling, address)
+            others = sum(
+                peer.source == source.name and other.is_alive()
+                for other, peer in self._associations.items()
+            )
+            if others < source.maximum_associations:
+                self._associations[association] = _Peer(source.name, calling, address)
+                return
+        log.warning("rejected: source %s has %d associations open already", source.name, others)
+        self._reject(association, LOCAL_LIMIT_EXCEEDED, "congestion")
+
+    def _reject(self, association: Any, answer: tuple[int, int, int], reason: str) -> None:
+        with self._lock:
+            self._rejections[reason] += 1
+        pynetdicom_hooks.reject(association, answer)
 
     def _on_rejected(self, event: Any) -> None:
         """The library refused by itself: too many associations, or another called AE title."""
         primitive = event.assoc.requestor.primitive
         called = primitive.called_ae_title.strip()
         wrong = self._config.dicom.check_called_ae_title and called != self._config.dicom.ae_title
-        self._count("diptych_associations_rejected_total", "called-ae" if wrong else "congestion")
+        with self._lock:
+            self._rejections["called-ae" if wrong else "congestion"] += 1
         log.warning("rejected: %s", "called AE title is not ours" if wrong else "congestion")
 
     def _new_part(self, association: Any) -> Part:
@@ -274,12 +301,6 @@ class Listener:
         with self._lock:
             self._failures.update(failures)
 
-    def _count(self, name: str, reason: str) -> None:
-        try:
-            receipts.count(self._store, name, {"reason": reason})
-        except StoreError as error:
-            log.error("not counted: %s", error)
-
     def _sweep_until_stopped(self) -> None:
         while not self._stopped.wait(SWEEP_SECONDS):
             try:
@@ -306,11 +327,23 @@ class Listener:
         failures = self._take_failures()
         for reason, count in failures.items():
             try:
-                receipts.count(
-                    self._store, "diptych_store_failures_total", {"reason": reason}, count
-                )
+                self._count("diptych_store_failures_total", reason, count)
             except StoreError:
                 self._give_back({reason: count})
+        # What strangers cause is written down twice a second, not once for each of them.
+        with self._lock:
+            rejections, self._rejections = self._rejections, Counter()
+        for reason, count in rejections.items():
+            self._count("diptych_associations_rejected_total", reason, count)
+        dropped = self._gate.take_dropped()
+        if dropped:
+            said = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
+            log.warning("connections closed before they requested an association: %s", said)
+        for reason, count in dropped.items():
+            self._count("diptych_connections_dropped_total", reason, count)
+
+    def _count(self, name: str, reason: str, count: int) -> None:
+        receipts.count(self._store, name, {"reason": reason}, count)
 
 
 class _Peer:
@@ -322,6 +355,14 @@ class _Peer:
         self.association_id: int | None = None
         self.parts: list[Part] = []
         self.received = 0
+
+
+def certificates(config: Config) -> tls.Certificates | None:
+    """What the listener shows its peers, None without TLS. Raises ConfigError."""
+    dicom = config.dicom
+    if dicom.tls_certificate is None or dicom.tls_key is None:
+        return None
+    return tls.Certificates(dicom.tls_certificate, dicom.tls_key, dicom.tls_authorities)
 
 
 def application_entity(config: Config) -> AE:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import select
 import socket
+import ssl
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from copy import copy
 from typing import Any
 
@@ -15,13 +20,27 @@ from pydicom.filewriter import write_file_meta_info
 from pynetdicom import AE, _config, dimse_messages, transport
 from pynetdicom import association as library_association
 from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dul import DULServiceProvider
 from pynetdicom.service_class import StorageServiceClass
-from pynetdicom.transport import ThreadedAssociationServer
+from pynetdicom.transport import AssociationServer
 
 from diptych.receive.header import UID_BYTES
 from diptych.receive.spool import Part, data_set_offset
 
+log = logging.getLogger(__name__)
+
+# Peers that count the PDU's header, or that of its first value, into our maximum.
+_PDU_SLACK = 1024
+# A command set is a few hundred bytes; only C-STORE's data sets go to a file.
+_COMMAND_BYTES = 64 * 1024
+_DATA_BYTES = 4 * 2**20
+# A refused peer is listened to so long.
+_DRAIN_SECONDS = 2.0
+_DRAIN_BYTES = 2**20
+# Requests of one association that may wait for their answer.
+_UNANSWERED = 8
 # PS3.7 section 9.3.1.1.
 _C_STORE_RQ = 0x0001
 
@@ -61,12 +80,20 @@ def answer_every_store() -> None:
     # The library copies all presentation contexts for every connection, 50 ms each; they are only
     # read.
     transport.deepcopy = copy
+    # Only the server's side: ``AE.associate`` imports its own name of the class.
+    transport.AssociationSocket = _PeerSocket
+    DULServiceProvider._read_pdu_data = _read_pdu
+    DIMSEServiceProvider.receive_primitive = _receive
+    Association.run_reactor = _run
     # An AE title with control characters must reach the log line that says how to allow it.
     _config.VALIDATORS["AE"] = lambda _: (True, "")
 
 
 _library_decode = dimse_messages.decode
 _library_serve = Association._serve_request
+_library_read_pdu = DULServiceProvider._read_pdu_data
+_library_receive = DIMSEServiceProvider.receive_primitive
+_library_run = Association.run_reactor
 
 
 def _decode_command(encoded: Any, *encoding: bool) -> Dataset:
@@ -117,43 +144,181 @@ def part_of(request: Any) -> Part | None:
     return part
 
 
-def server_on(listening: socket.socket) -> Callable[..., ThreadedAssociationServer]:
-    """A server class for ``AE.make_server`` that accepts on an inherited socket.
+def certificate_of(association: Association) -> dict[str, Any] | None:
+    """What the peer's certificate says (``ssl.SSLSocket.getpeercert``), None without one."""
+    connection = association.dul.socket.socket
+    return connection.getpeercert() if isinstance(connection, ssl.SSLSocket) else None
 
-    The supervisor owns the socket: several acceptors share it, and while one restarts the kernel
-    keeps connections waiting instead of refusing them.
-    """
 
-    class InheritedSocketServer(ThreadedAssociationServer):  # type: ignore[misc]
+class _PeerSocket(transport.AssociationSocket):  # type: ignore[misc]
+    """A peer's connection with bounds: bytes of a PDU, seconds for one, answers owed."""
+
+    def __init__(
+        self, association: Association, client_socket: socket.socket, address: Any = None
+    ) -> None:
+        super().__init__(association, client_socket, address)
+        # The gate has read the A-ASSOCIATE-RQ already.
+        self._first = memoryview(association._server.requests.pop(client_socket))
+        self._at_header, self._deadline, self._drained_until = True, 0.0, 0.0
+
+    def begin_pdu(self) -> None:
+        """The next ``recv`` reads a header, the one after that a body."""
+        self._at_header = True
+        self._deadline = time.monotonic() + self.assoc.network_timeout
+
+    def drain(self) -> None:
+        """Awaiting the end of the connection (Sta13 of PS3.8 section 9.2): a peer that still sends
+        must get our refusal, which closing with unread bytes would take from it."""
+        now = time.monotonic()
+        self._drained_until = self._drained_until or now + _DRAIN_SECONDS
+        with suppress(OSError):
+            if now < self._drained_until and self.socket.recv(_DRAIN_BYTES):
+                return
+        self.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to read; the library asks select(2), which ends at 1024."""
+        if self.socket is None or not self._is_connected:
+            return False
+        # The library queues what a peer sends before it was answered, a file or a message each.
+        if self.assoc.dimse.msg_queue.qsize() >= _UNANSWERED:
+            return False
+        if self._first:
+            return True
+        try:
+            if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
+                return True
+            poll = select.poll()
+            poll.register(self.socket, select.POLLIN)
+            return bool(poll.poll(0))
+        except (OSError, ValueError):
+            self.event_queue.put("Evt17")
+            return False
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """As the library's, which trusts the length that a PDU declares and waits without end."""
+        if self._first:
+            taken, self._first = self._first[:nr_bytes], self._first[nr_bytes:]
+            return bytearray(taken)
+        if not self._at_header and nr_bytes > self.assoc.ae.maximum_pdu_size + _PDU_SLACK:
+            raise _TooLong
+        self._at_header = False
+        received = bytearray(nr_bytes)
+        view, at = memoryview(received), 0
+        while at < nr_bytes:
+            count = self.socket.recv_into(view[at:])
+            if not count:
+                break
+            at += count
+            if at < nr_bytes and time.monotonic() > self._deadline:
+                raise TimeoutError
+        view.release()
+        del received[at:]
+        return received
+
+
+class _TooLong(Exception):
+    """A PDU declares more bytes than we said we receive."""
+
+
+def _read_pdu(provider: DULServiceProvider) -> None:
+    if isinstance(provider.socket, _PeerSocket):
+        if provider.state_machine.current_state == "Sta13":
+            # The library would decode, six bytes at a time, what follows a refusal.
+            provider.socket.drain()
+            return
+        provider.socket.begin_pdu()
+    try:
+        _library_read_pdu(provider)
+    except _TooLong:
+        provider.event_queue.put("Evt19")  # AA-8 of PS3.8 section 9.2: A-ABORT
+
+
+def _receive(provider: DIMSEServiceProvider, primitive: Any) -> None:
+    """Refuse what the library would gather in memory, open as files or fall over."""
+    try:
+        if provider.assoc.is_acceptor:
+            _check_fragments(provider, primitive)
+        _library_receive(provider, primitive)
+    except Exception as error:  # it would end the thread that reads, and its text may quote values
+        log.warning("association aborted: %s in a message", type(error).__name__)
+        provider.message = None
+        provider.dul.event_queue.put("Evt19")
+
+
+class _OutOfOrder(Exception):
+    """A fragment that cannot belong to the message begun (PS3.8 annex E)."""
+
+
+def _check_fragments(provider: DIMSEServiceProvider, primitive: Any) -> None:
+    message = provider.message
+    commanded = message is not None and message.context_id is not None
+    # What one PDU brings is in memory already.
+    most_data = max(_DATA_BYTES, provider.assoc.ae.maximum_pdu_size)
+    gathered = 0
+    if message is not None:
+        gathered = message.encoded_command_set.tell()
+        if commanded and message._data_set_file is None:
+            gathered = message.data_set.tell()
+    for context_id, data in primitive.presentation_data_value_list:
+        if not data or context_id not in provider.assoc._accepted_cx:
+            raise _OutOfOrder
+        is_command, is_last = data[0] & 1, data[0] & 2
+        if bool(is_command) == commanded:  # a second command, or data without one
+            raise _OutOfOrder
+        gathered += len(data) - 1
+        to_file = message is not None and message._data_set_file is not None
+        if gathered > (_COMMAND_BYTES if is_command else most_data) and not to_file:
+            raise _OutOfOrder
+        if is_last:
+            # A command's data set follows in PDUs of its own or in this one.
+            commanded, gathered = not commanded, 0
+
+
+def _run(association: Association) -> None:
+    """However an association ends, its threads and its connection end with it."""
+    try:
+        _library_run(association)
+    except Exception as error:
+        log.warning("association ended by %s", type(error).__name__)
+    finally:
+        if association.is_acceptor:
+            association.dul.kill_dul()
+            if association.dul.socket.socket is not None:
+                association._server.shutdown_request(association.dul.socket.socket)
+
+
+def server_on(listening: socket.socket) -> type[AssociationServer]:
+    """A server class for ``AE.make_server`` that makes associations of what the gate admits."""
+
+    class AdmittingServer(AssociationServer):  # type: ignore[misc]
         socket: socket.socket
 
         def server_bind(self) -> None:
+            self.requests: dict[Any, bytes] = {}
             self.socket.close()
             self.socket = listening
-            # Several acceptors wake for one connection: the losers must not block in accept().
-            self.socket.setblocking(False)
             self.server_address = self.socket.getsockname()
 
         def server_activate(self) -> None:
             pass
 
-        def server_close(self) -> None:
-            # The library's shuts the socket down, for every process that shares it and for good.
-            self.socket.close()
+        def admit(self, connection: Any, address: Any, request: bytes) -> None:
+            # The library leaves accepted connections without a time limit.
+            connection.settimeout(self.ae.network_timeout)
+            self.requests[connection] = request
+            self.finish_request(connection, address)
 
-    return InheritedSocketServer
+    return AdmittingServer
 
 
-def start_server(ae: AE, listening: socket.socket, handlers: list[Any]) -> Any:
-    """Serve ``ae`` in a thread; returns the server, whose ``shutdown()`` ends it."""
-    server = ae.make_server(
+def make_server(ae: AE, listening: socket.socket, handlers: list[Any]) -> Any:
+    """What turns admitted connections into associations of ``ae``: ``admit(socket, address,
+    request)``."""
+    return ae.make_server(
         listening.getsockname()[:2], evt_handlers=handlers, server_class=server_on(listening)
     )
-    # AE.shutdown() and the limit on associations look at this list.
-    ae._servers.append(server)
-    thread = threading.Thread(target=server.serve_forever, args=(0.2,), daemon=True)
-    thread.start()
-    return server
 
 
 def send_files_as_they_are() -> None:
