@@ -11,6 +11,7 @@ and times seconds unless the name says otherwise.
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import re
 import tomllib
@@ -99,6 +100,7 @@ class Dicom(Section):
     big_endian: bool = False
     acceptors: int = Field(1, ge=1, le=16)
     maximum_associations: int = Field(64, ge=1, le=500)
+    maximum_pending_series: int = Field(10_000, ge=0)
     maximum_pdu: int = Field(131072, ge=4096, le=_LARGEST_PDU)
     network_timeout: float = Field(60, gt=0)
     artim_timeout: float = Field(10, gt=0)
@@ -175,6 +177,56 @@ class Source(Section):
         return any((mapped or peer) in ipaddress.ip_network(text) for text in self.networks)
 
 
+class Forward(Section):
+    """Where everything that was received is sent on to."""
+
+    name: str
+    host: Host
+    port: int = Field(ge=1, le=65535)
+    ae_title: AETitle
+    calling_ae_title: AETitle | Literal[""] = ""
+    sources: tuple[str, ...] = ()
+    maximum_associations: int = Field(1, ge=1, le=16)
+    retry_seconds: float = Field(10, gt=0)
+    longest_retry_seconds: float = Field(900, gt=0)
+    network_timeout: float = Field(60, gt=0)
+    commit: bool = False
+
+    @field_validator("name")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        if not _SOURCE_NAME.fullmatch(value):
+            raise ValueError("a destination is 1 to 32 of a-z, 0-9, '_' and '-', no sign first")
+        if value == OTHER_SOURCE:
+            raise ValueError(f"{OTHER_SOURCE!r} is reserved for destinations no longer configured")
+        return value
+
+
+class Requester(Section):
+    """Who may ask for storage commitment, and where the answer goes."""
+
+    ae_title: AETitle
+    host: Host
+    port: int = Field(ge=1, le=65535)
+
+
+class Commitment(Section):
+    """Storage Commitment Push Model (PS3.4 annex J)."""
+
+    mode: Literal["off", "own", "relay"] = "off"
+    relay_hours: float = Field(24, gt=0)
+    requester: tuple[Requester, ...] = ()
+
+    @model_validator(mode="after")
+    def _requesters(self) -> Commitment:
+        titles = [requester.ae_title for requester in self.requester]
+        if len(set(titles)) != len(titles):
+            raise ValueError("requester: every ae_title once")
+        if self.mode != "off" and not titles:
+            raise ValueError("requester: at least one, or nobody could be answered")
+        return self
+
+
 class Http(Section):
     """Health and metrics."""
 
@@ -186,10 +238,23 @@ class Spool(Section):
     """Where pixels wait, and when they go."""
 
     min_free_bytes: int = Field(512 * 2**20, ge=0)
-    keep_days: float = Field(30, ge=0)
+    keep_days: float | Literal["forever"] = 30
     purge_below_free_bytes: int = Field(5 * 2**30, ge=0)
     quarantine_files: int = Field(200, ge=0)
     quarantine_bytes: int = Field(2**30, ge=0)
+
+    @field_validator("keep_days", mode="plain")
+    @classmethod
+    def _days(cls, value: Any) -> float | Literal["forever"]:
+        if value == "forever":
+            return "forever"
+        try:
+            days = float(value)
+        except (TypeError, ValueError):
+            days = -1
+        if not 0 <= days < math.inf:
+            raise ValueError('should be a number of days, at least 0, or "forever"')
+        return days
 
 
 class Series(Section):
@@ -277,6 +342,8 @@ class Config(BaseSettings):
     data: Path = Path("diptych-data")
     dicom: Dicom = Dicom()
     source: tuple[Source, ...] = (Source(name="default"),)
+    forward: tuple[Forward, ...] = ()
+    commitment: Commitment = Commitment()
     http: Http = Http()
     spool: Spool = Spool()
     series: Series = Series()
@@ -307,6 +374,32 @@ class Config(BaseSettings):
         names = [source.name for source in self.source]
         if not names or len(set(names)) != len(names):
             raise ValueError("source: at least one, and every name once")
+        return self
+
+    @model_validator(mode="after")
+    def _destinations_are_unique_and_their_sources_known(self) -> Config:
+        names = [forward.name for forward in self.forward]
+        if len(set(names)) != len(names):
+            raise ValueError("forward: every name once")
+        known = {source.name for source in self.source}
+        for forward in self.forward:
+            for unknown in set(forward.sources) - known:
+                raise ValueError(f"forward {forward.name}: no [[source]] is named {unknown!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _commitment_is_not_empty_words(self) -> Config:
+        # Who is told "committed" may delete the originals.
+        if self.commitment.mode == "own" and self.spool.keep_days != "forever":
+            raise ValueError(
+                'commitment.mode "own" promises to keep pixels for good: set spool.keep_days = '
+                '"forever", or mode = "relay" with an archive that commits'
+            )
+        if self.commitment.mode == "relay" and not any(f.commit for f in self.forward):
+            raise ValueError(
+                'commitment.mode "relay" passes on what an archive commits: set commit = true in '
+                "the [[forward]] of that archive"
+            )
         return self
 
     @model_validator(mode="after")
@@ -365,6 +458,20 @@ class Config(BaseSettings):
         """The first source that matches the peer, or None."""
         found = (s for s in self.source if s.matches(ae_title, address, certificate_names))
         return next(found, None)
+
+    def destinations_of(self, source: str) -> tuple[str, ...]:
+        """The names of the destinations that everything from this source is sent on to."""
+        return tuple(f.name for f in self.forward if not f.sources or source in f.sources)
+
+    def committing(self, source: str) -> tuple[str, ...]:
+        """Those of ``destinations_of`` that are asked for storage commitment."""
+        return tuple(
+            f.name for f in self.forward if f.commit and (not f.sources or source in f.sources)
+        )
+
+    def destination_names(self) -> tuple[str, ...]:
+        """The closed set of the metric label ``destination``."""
+        return (*(forward.name for forward in self.forward), OTHER_SOURCE)
 
     def source_names(self) -> tuple[str, ...]:
         """The closed set of the metric label ``source``."""

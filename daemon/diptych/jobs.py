@@ -78,6 +78,8 @@ def save_snapshot(store: Store, index: SearchIndex, folder: Path) -> None:
 
 def purge(config: Config, store: Store, spool: Spool) -> int:
     """Remove judged pixels that are old, and older ones first while space is short."""
+    if config.spool.keep_days == "forever":
+        return 0
     removed = 0
     keep = int(config.spool.keep_days * 86_400 * work.MICROSECONDS)
     while chosen := receipts.purge(store, now() - keep, PURGE_BATCH):

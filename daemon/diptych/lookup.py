@@ -204,21 +204,26 @@ def look_up(
             same_study=known.same_study(sorted(seen | set(groups.values()))),
         )
     with stages("verify"):
-        evidence = replace(evidence, checks=_checks(ours, evidence, known, policy))
+        evidence = replace(
+            evidence,
+            checks=verified(
+                evidence, policy, lambda case: verify(case, ours, read_proxy(known.proxy_of(case)))
+            ),
+        )
     judgement = ladder.judge(evidence, policy)
     return Finding(
         vectors, reused, hits.how, _neighbours(hits, owners), laid_out, evidence, judgement
     )
 
 
-def _checks(
-    ours: proxy.Proxy | None, evidence: ladder.Evidence, known: Archive, policy: Policy
+def verified(
+    evidence: ladder.Evidence, policy: Policy, check: Callable[[CaseId], Check]
 ) -> tuple[Check, ...]:
-    """The candidates aligned in 3D, until one is beyond doubt."""
+    """The candidates aligned in 3D by ``check``, until one is beyond doubt."""
     checks: list[Check] = []
     for wanted in ladder.to_verify(evidence, policy):
         for case in wanted:
-            checks.append(verify(case, ours, read_proxy(known.proxy_of(case))))
+            checks.append(check(case))
             if ladder.confirms(checks[-1], policy):
                 break
         if checks[-1].correlation >= SURE and ladder.confirms(checks[-1], policy):

@@ -23,10 +23,29 @@ RELATIONS = (
     "not-an-image",
 )
 STAGES = ("decode", "assemble", "prepare", "embed", "search", "judge")
-STORE_FAILURES = ("storage", "database", "mismatch", "unparsable", "not-authorised", "low-space")
-REJECTIONS = ("calling-ae", "called-ae", "congestion")
+STORE_FAILURES = (
+    "storage",
+    "database",
+    "mismatch",
+    "unparsable",
+    "not-authorised",
+    "low-space",
+    "backlog",
+)
+REJECTIONS = ("calling-ae", "called-ae", "congestion", "low-space", "backlog")
 DROPS = ("silent", "crowded", "tls", "not-dicom")
 COLLISION_PARTS = ("pixels", "identity", "private", "other")
+FORWARD_FAILURES = (
+    "unreachable",
+    "rejected",
+    "aborted",
+    "resources",
+    "refused",
+    "context",
+    "uncommitted",
+    "lost",
+)
+COMMITMENTS = ("committed", "failed")
 LABELS = ("modality", "body_part")
 LABEL_AUDITS = ("agrees", "disagrees", "unlabelled", "too-few")
 
@@ -114,6 +133,21 @@ COUNTERS = {
             "Instances and stacks that ended with a reason instead of a relation.",
             {"stage": STAGES, "reason": None},
         ),
+        Metric(
+            "diptych_forward_sent_total",
+            "Instances that a destination took (at least once).",
+            {"destination": None},
+        ),
+        Metric(
+            "diptych_forward_failures_total",
+            "Attempts to send on that failed, of an instance or of a whole association.",
+            {"destination": None, "reason": FORWARD_FAILURES},
+        ),
+        Metric(
+            "diptych_commitments_total",
+            "Instances by what was decided of them for storage commitment.",
+            {"outcome": COMMITMENTS},
+        ),
         Metric("diptych_purged_bytes_total", "Spool bytes purged after their verdict.", {}),
     )
 }
@@ -134,7 +168,27 @@ GAUGES = {
     metric.name: metric
     for metric in (
         Metric("diptych_pending_series", "Series received and not yet judged.", {}),
+        Metric(
+            "diptych_pending_series_limit",
+            "Pending series at which new associations are rejected; 0: no limit.",
+            {},
+        ),
         Metric("diptych_oldest_pending_seconds", "Age of the oldest series not yet judged.", {}),
+        Metric(
+            "diptych_forward_pending_instances",
+            "Instances owed to a destination.",
+            {"destination": None},
+        ),
+        Metric(
+            "diptych_forward_oldest_pending_seconds",
+            "Age of the oldest instance owed to a destination.",
+            {"destination": None},
+        ),
+        Metric(
+            "diptych_commitment_pending_requests",
+            "Requests for storage commitment not yet reported.",
+            {},
+        ),
         Metric("diptych_spool_free_bytes", "Bytes free on the spool's file system.", {}),
         Metric("diptych_spool_bytes", "Bytes of pixels kept in the spool.", {}),
         Metric("diptych_quarantine_files", "Files in quarantine.", {}),

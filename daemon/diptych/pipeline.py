@@ -28,6 +28,7 @@ from diptych.judge.digest import DIGEST_VERSION, case_digest
 from diptych.judge.labels import Disagreement
 from diptych.judge.ladder import Flag, Relation
 from diptych.judge.layout import VERSION as LAYOUT_VERSION
+from diptych.judge.layout import smoothed
 from diptych.judge.patient import patient_hmac
 from diptych.judge.policy import Policy
 from diptych.lookup import Indexes, Stages, look_up, make_ready
@@ -253,7 +254,7 @@ class Pipeline:
             watermark=known.watermark,
             digests=digests,
             proxy=ready.proxy,
-            layout=None if found.layout is None else (LAYOUT_VERSION, found.layout),
+            layout=None if found.layout is None else (LAYOUT_VERSION, smoothed(found.layout)),
             nodes=verdicts.Nodes(reused=known.reused)
             if found.reused
             else verdicts.Nodes(digests=ready.slice_digests, vectors=found.vectors),

@@ -2,6 +2,7 @@
 
     supervisor ── lock, migrate, reconcile, bind, watch; /metrics, /healthz, /readyz
       ├── acceptor × N ── C-STORE → spool → receipt → 0x0000
+      ├── forwarder ── what is owed to other nodes → C-STORE; only where some are configured
       └── worker ── seal → decode → volume → digest → embed → search → verdict → index
             └── decoder × M
 
@@ -36,7 +37,7 @@ from diptych.config import Config
 from diptych.errors import ConfigError, StoreError
 from diptych.processes import child_main
 from diptych.readings import Readings
-from diptych.receive.reconcile import reconcile
+from diptych.receive.reconcile import Reconciled, reconcile
 from diptych.receive.spool import Spool
 from diptych.web.app import application
 from diptych.web.exposition import Exposition
@@ -46,6 +47,7 @@ log = logging.getLogger(__name__)
 # Named, not imported: only the worker needs the model's runtime and the index.
 ACCEPTOR = "diptych.receive.acceptor:main"
 WORKER = "diptych.worker:main"
+FORWARDER = "diptych.forward.process:main"
 # SIGTERM must be over within 10 s; what is cut off resumes by status.
 STOP_SECONDS = 8.0
 # A child that dies at once is not restarted in a tight loop.
@@ -74,16 +76,7 @@ def run(
     config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     with locked(config.data):
         (config.data / "ports.json").unlink(missing_ok=True)
-        store = Store(config.database_url)
-        backup = migrate.upgrade(store)
-        if backup:
-            log.info("audit database migrated; backup kept beside it")
-        spool = Spool(config.spool_folder, config.source_names())
-        spool.prepare()
-        receipts.close_associations_of(store, None)
-        # Attempts count what kills a worker; a daemon that was stopped or killed is no such sign.
-        work.release(store, None, forgive=True)
-        found = reconcile(store, spool, config.dicom.header_limit)
+        store, spool, found = open_folder(config)
         log.info(
             "spool: %d files filed again, %d temporary files removed, %d lost, %d strangers",
             found.registered,
@@ -97,6 +90,23 @@ def run(
         ):
             _Daemon(config, store, spool, dicom, http).run(stop, on_ready)
         store.close()
+
+
+def open_folder(config: Config) -> tuple[Store, Spool, Reconciled]:
+    """Database and spool as the last process left them, made to agree; nothing else may run.
+
+    Raises ConfigError when the database is a newer version's, StoreError when it is away.
+    """
+    store = Store(config.database_url)
+    backup = migrate.upgrade(store)
+    if backup:
+        log.info("audit database migrated; backup kept beside it")
+    spool = Spool(config.spool_folder, config.source_names())
+    spool.prepare()
+    receipts.close_associations_of(store, None)
+    # Attempts count what kills a worker; a daemon that was stopped or killed is no such sign.
+    work.release(store, None, forgive=True)
+    return store, spool, reconcile(store, spool, config.dicom.header_limit, config.destinations_of)
 
 
 class Occupied(ConfigError):
@@ -204,13 +214,21 @@ class _Daemon:
         ]
         self._been_ready = False
         self._worker = _Child("worker", self._start_worker)
+        wanted = config.forward or config.commitment.mode != "off"
+        self._forwarder = [_Child("forwarder", self._start_forwarder)] if wanted else []
         self._readings = Readings(
-            store, spool, config.spool.min_free_bytes, self._receiving, self._judging
+            store,
+            spool,
+            config.spool.min_free_bytes,
+            config.dicom.maximum_pending_series,
+            self._receiving,
+            self._judging,
+            config.destination_names(),
         )
 
     @property
     def _children(self) -> list[_Child]:
-        return [*self._acceptors, self._worker]
+        return [*self._acceptors, self._worker, *self._forwarder]
 
     def run(self, stop: threading.Event, on_ready: Callable[[Ports], None] | None) -> None:
         os.environ[faults.SUPERVISOR_PID] = str(os.getpid())
@@ -263,7 +281,7 @@ class _Daemon:
             try:
                 if child is self._worker:
                     work.release(self._store, child.incarnation, forgive=False)
-                else:
+                elif child in self._acceptors:
                     receipts.close_associations_of(self._store, child.incarnation)
                     for path in self._spool.orphans(child.incarnation):
                         path.unlink(missing_ok=True)
@@ -295,6 +313,9 @@ class _Daemon:
     def _start_worker(self, incarnation: str, pipe: Any) -> Any:
         return self._spawn("diptych-worker", WORKER, (self._config, incarnation, pipe))
 
+    def _start_forwarder(self, incarnation: str, pipe: Any) -> Any:
+        return self._spawn("diptych-forward", FORWARDER, (self._config, incarnation, pipe))
+
     def _spawn(self, name: str, target: str, arguments: tuple[Any, ...]) -> Any:
         process = self._context.Process(
             target=child_main, args=(os.getpid(), name, target, arguments), name=name
@@ -309,7 +330,12 @@ class _Daemon:
 
     def _web(self) -> uvicorn.Server:
         readings = self._readings
-        exposition = Exposition(self._store, self._config.source_names(), readings.gauges)
+        exposition = Exposition(
+            self._store,
+            self._config.source_names(),
+            readings.gauges,
+            self._config.destination_names(),
+        )
         app = application(exposition, readings.conditions)
         return uvicorn.Server(
             uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", loop="asyncio")

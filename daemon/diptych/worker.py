@@ -26,7 +26,7 @@ from diptych.errors import DiptychError, IndexCorrupt, StoreError
 from diptych.judge.definition import Definition
 from diptych.judge.layout import DIMENSION as LAYOUT_DIMENSION
 from diptych.judge.layout import VERSION as LAYOUT_VERSION
-from diptych.judge.layout import Layout, layout
+from diptych.judge.layout import Layout, layout, smoothed
 from diptych.judge.policy import Policy
 from diptych.lookup import Indexes, read_proxy
 from diptych.pipeline import Pipeline
@@ -205,7 +205,8 @@ def open_layouts(config: Config, store: Store) -> Layouts:
 
 def _layout(content: bytes) -> Layout | None:
     proxy = read_proxy(content)
-    return None if proxy is None else layout(proxy)
+    found = None if proxy is None else layout(proxy)
+    return None if found is None else smoothed(found)
 
 
 def _threads(config: Config) -> int:

@@ -88,15 +88,16 @@ def test_every_connection_has_wal_full_sync_and_foreign_keys(empty):
 
 
 def test_a_database_that_cannot_have_a_log_is_refused():
-    with pytest.raises(StoreError, match="write-ahead log"):
-        Store("sqlite://").probe()
+    with pytest.raises(StoreError, match="write-ahead log"), Store("sqlite://").write():
+        pass
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path):
     path = tmp_path / "x.sqlite3"
     path.write_bytes(b"not a database at all, but long enough to look" * 50)
-    with pytest.raises(StoreError, match="audit database: file is not a database"):
-        Store(f"sqlite:///{path}").probe()
+    refused = pytest.raises(StoreError, match="audit database: file is not a database")
+    with refused, Store(f"sqlite:///{path}").write():
+        pass
 
 
 def test_a_reader_sees_one_state_while_others_write(empty):

@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from diptych import worker
 from diptych.audit import verify, work
+from diptych.audit.forget import forget
 from diptych.demo import copies
 from diptych.judge import proxy
 from judged import NOW, Archive
@@ -395,6 +396,15 @@ def test_copies_of_a_copy_are_of_one_group(own: Archive, bodies: Bodies) -> None
     evidence = evidence_of(own, rows[-1])
     assert set(dict(evidence["groups"]).values()) == {first["case_id"]}
     assert rows[-1]["c3"] == 1.0, "the hits of the copies are those of the first"
+
+
+def test_a_series_that_comes_after_the_newest_case_was_forgotten_is_judged(
+    own: Archive, bodies: Bodies
+) -> None:
+    own.add(bodies["head-0"])
+    forget(own.store, own.add(bodies["chest-0"])["case_id"])
+    assert own.add(bodies["limb-0"])["relation"] == "unique"
+    assert own.add(copies.rotated_noisy(bodies["limb-0"], 3))["relation"] == "near-duplicate"
 
 
 def test_cases_of_an_earlier_version_get_the_layouts_they_would_have_had(

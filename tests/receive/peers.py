@@ -78,6 +78,10 @@ class Peer:
         self._message += 1
         named = self._class.encode() if sop_class is None else sop_class
         self._send(0x03, command(self._message, named, instance_uid, has_data=True))
+        self.begin_more(data)
+
+    def begin_more(self, data: bytes) -> None:
+        """Send ``data`` as further fragments of which none is the last."""
         for at in range(0, len(data), PIECE):
             self._send(0x00, data[at : at + PIECE])
 
@@ -264,6 +268,11 @@ class LoneAcceptor:
         theirs.close()
         assert ours.poll(60)
         assert ours.recv() is True
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
 
     def kept(self) -> list[str]:
         return [locator for _, locator in self.spool.kept()]

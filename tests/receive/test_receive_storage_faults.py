@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import threading
@@ -105,13 +106,24 @@ def test_an_error_at_any_step_keeps_nothing_and_the_next_instance_is_stored(
         peer.release()
 
 
-def test_too_little_free_space_refuses_before_the_disk_is_full(tmp_path: Path) -> None:
-    with lone_acceptor(tmp_path / "data", DIPTYCH_SPOOL__MIN_FREE_BYTES=str(1 << 60)) as acceptor:
-        peer = Peer(acceptor.port)
-        assert peer.store(instance()) == OUT_OF_RESOURCES
-        _wait(lambda: _failures(acceptor, "low-space") == 1)
-        assert acceptor.kept() == []
-        peer.release()
+def test_too_little_free_space_refuses_before_the_disk_is_full(
+    small_disk: Path, make_daemon: Callable[..., Daemon]
+) -> None:
+    daemon = make_daemon(DIPTYCH_SPOOL__MIN_FREE_BYTES=str(MEBI)).start()
+    peer = Peer(daemon.port)
+    statuses = []
+    for _ in range(8):
+        data_set = instance()
+        data_set.PixelData = bytes(MEBI // 4)
+        statuses.append(peer.store(data_set))
+    assert statuses == [0x0000] * len(daemon.kept_files()) + [OUT_OF_RESOURCES] * (
+        8 - len(daemon.kept_files())
+    )
+    assert shutil.disk_usage(small_disk).free > MEBI // 2
+    daemon.wait_until(
+        lambda: daemon.metric('diptych_store_failures_total{reason="low-space"}') > 0, "counted", 5
+    )
+    peer.release()
 
 
 def test_with_the_database_away_nothing_is_acknowledged_until_it_is_back(plain: Daemon) -> None:
@@ -154,15 +166,6 @@ def _nothing_is_kept(daemon: Daemon) -> bool:
 def _count(acceptor: LoneAcceptor, table: str) -> int:
     with closing(sqlite3.connect(acceptor.data / "diptych.sqlite3")) as connection:
         return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
-
-
-def _failures(acceptor: LoneAcceptor, reason: str) -> float:
-    with closing(sqlite3.connect(acceptor.data / "diptych.sqlite3")) as connection:
-        row = connection.execute(
-            "SELECT value FROM counter WHERE name = 'diptych_store_failures_total' AND labels = ?",
-            (f'{{"reason":"{reason}"}}',),
-        ).fetchone()
-    return float(row[0]) if row else 0.0
 
 
 def _wait(condition: Callable[[], bool], seconds: float = 5) -> None:

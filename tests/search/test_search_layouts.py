@@ -60,3 +60,13 @@ def test_nobody_who_is_left_out_is_found(filled):
 def test_a_case_with_several_layouts_is_named_once_by_its_nearest(filled):
     found = filled.nearest(VECTORS[6], lambda keys: dict.fromkeys(keys, 1))
     assert found == {1: 0.0}
+
+
+def test_a_key_that_comes_again_after_its_case_was_forgotten_names_the_new_layout(filled):
+    filled.add([7], VECTORS[:1])
+    assert len(filled) == 50
+    found = filled.nearest(VECTORS[0], everyone)
+    assert next(iter(found)) == 1
+    assert 7 not in found, "equal layouts answer with the earliest case"
+    assert list(filled.nearest(VECTORS[0], lambda keys: {k: k for k in keys if k == 7})) == [7]
+    assert filled.nearest(VECTORS[6], everyone).get(7) != 0.0

@@ -62,7 +62,7 @@ def scrape(found: Exposition) -> dict[str, dict[tuple[tuple[str, str], ...], flo
 
 def test_the_first_scrape_holds_every_child_at_zero(archive):
     found = scrape(exposition(archive))
-    open_sets = {"source": SOURCES, "reason": (*Reason, "other")}
+    open_sets = {"source": SOURCES, "reason": (*Reason, "other"), "destination": ("other",)}
     for name, metric in metrics.COUNTERS.items():
         wanted = {tuple(sorted(c.items())) for c in metric.children(open_sets)}
         assert set(found[name]) == wanted

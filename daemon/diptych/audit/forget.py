@@ -12,9 +12,11 @@ from diptych.audit import chain
 from diptych.audit.schema import (
     blob,
     case,
+    commitment_item,
     digest,
     embedding,
     evidence,
+    forward,
     instance,
     layout,
     node,
@@ -149,6 +151,14 @@ def _series(connection: Connection, series_id: int) -> list[str]:
         )
     ).all()
     ids = [row.id for row in blobs]
+    # What is forgotten here is owed to nobody, and its name stands in no request.
+    named = select(instance.c.sop_instance_uid).where(instance.c.series_id == series_id)
+    connection.execute(
+        delete(commitment_item).where(
+            commitment_item.c.sop_instance_uid.in_(named.scalar_subquery())
+        )
+    )
+    connection.execute(delete(forward).where(forward.c.series_id == series_id))
     connection.execute(
         update(instance)
         .where(instance.c.series_id == series_id)

@@ -5,13 +5,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, and_, case, insert, select, update
 
-from diptych.audit import counters
-from diptych.audit.schema import association, blob, instance, receipt, revision, series, verdict
+from diptych.audit import commitments, counters, forwards
+from diptych.audit.schema import (
+    association,
+    blob,
+    forward,
+    instance,
+    receipt,
+    revision,
+    series,
+    verdict,
+)
 from diptych.audit.store import Store, now
 from diptych.errors import Reason
 
@@ -100,11 +109,13 @@ def record(
     stored: Stored,
     failures: dict[str, int] | None = None,
     exists: Callable[[str], bool] = lambda _: True,
+    destinations: Sequence[str] = (),
 ) -> Recorded:
     """Commit the receipt of one instance; raises StoreError and then nothing is kept.
 
     ``failures``: C-STORE failures by reason that could not be counted when they happened.
     ``exists``: whether the file at a locator is there; bytes that are known but gone are replaced.
+    ``destinations``: where the instance is to be sent on to.
     """
     with store.write() as connection:
         at = now()  # not before the lock is held: receipts of a series must not run backwards
@@ -121,6 +132,7 @@ def record(
                 )
             ).inserted_primary_key
         )
+        forwards.owe(connection, destinations, series_id, instance_id, at)
         values: dict[str, object] = {
             "last_received_at": at,
             "receiving": True,
@@ -197,7 +209,8 @@ def was_purged(store: Store, locator: str) -> bool:
 def purgeable(
     connection: Connection, older_than: int | None, limit: int
 ) -> list[tuple[int, str, int]]:
-    """(blob id, locator, bytes) of judged content, oldest first; never before the verdict.
+    """(blob id, locator, bytes) of judged content, oldest first; never before the verdict, nor
+    while it is owed to a destination, nor where its keeping was promised.
 
     ``older_than``: UTC microseconds; None: any age.
     """
@@ -211,8 +224,18 @@ def purgeable(
         .where(instance.c.blob_id == blob.c.id, series.c.receiving | revision.c.id.is_not(None))
         .exists()
     )
+    owed = (
+        select(forward.c.id)
+        .join(instance, instance.c.id == forward.c.instance_id)
+        .where(instance.c.blob_id == blob.c.id, forward.c.status.in_(forwards.OWED))
+        .exists()
+    )
     statement = select(blob.c.id, blob.c.locator, blob.c.bytes).where(
-        blob.c.purged_at.is_(None), blob.c.store == "spool", ~unjudged
+        blob.c.purged_at.is_(None),
+        blob.c.store == "spool",
+        ~unjudged,
+        ~owed,
+        ~commitments.promised(),
     )
     if older_than is not None:
         statement = statement.where(blob.c.created_at < older_than)

@@ -139,6 +139,71 @@ receipt = Table(
     comment="Every acknowledged C-STORE. No association: re-registered from the spool.",
 )
 
+forward = Table(
+    "forward",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("destination", String(32), nullable=False),
+    Column("series_id", ForeignKey("series.id"), nullable=False),
+    Column("instance_id", ForeignKey("instance.id"), nullable=False, index=True),
+    Column("status", String(16), nullable=False),
+    Column("queued_at", BigInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("answer", Integer),
+    Column("sent_at", BigInteger),
+    Column("transaction_uid", Uid, index=True),
+    Column("asked_at", BigInteger),
+    UniqueConstraint("destination", "instance_id"),
+    Index("ix_forward_status_destination_id", "status", "destination", "id"),
+    comment="What is owed to a destination. answer: the last C-STORE status. See audit.forwards.",
+)
+
+pull = Table(
+    "pull",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("archive", String(255), nullable=False),
+    Column("series_hmac", Sha256, nullable=False),
+    Column("completed", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("pulled_at", BigInteger, nullable=False),
+    UniqueConstraint("archive", "series_hmac"),
+    comment=(
+        "A series fetched from an archive, and how many of its instances came. Its UIDs only as an "
+        "HMAC: what is forgotten is not fetched again."
+    ),
+)
+
+commitment = Table(
+    "commitment",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("transaction_uid", Uid, nullable=False),
+    Column("ae_title", String(16), nullable=False),
+    Column("source", String(32), nullable=False),
+    Column("mode", String(8), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("reported_at", BigInteger),
+    Index("ix_commitment_transaction_uid_ae_title", "transaction_uid", "ae_title"),
+    Index("ix_commitment_status_due_at", "status", "due_at"),
+    comment="A request for storage commitment. See audit.commitments.",
+)
+
+commitment_item = Table(
+    "commitment_item",
+    metadata,
+    Column("commitment_id", ForeignKey("commitment.id"), primary_key=True),
+    Column("ordinal", Integer, primary_key=True),
+    Column("sop_class_uid", Uid, nullable=False),
+    Column("sop_instance_uid", Uid, nullable=False, index=True),
+    Column("failure_reason", Integer),
+    comment="What it asks about. failure_reason null: committed, once the request is decided.",
+)
+
 revision = Table(
     "revision",
     metadata,

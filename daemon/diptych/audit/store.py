@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, TimeoutError
 
@@ -59,11 +59,6 @@ class Store:
                 yield connection
         finally:
             self._writer.release()
-
-    def probe(self) -> None:
-        """Raise StoreError unless a write transaction can begin now."""
-        with self.write() as connection:
-            connection.execute(text("SELECT 1"))
 
     def scrub(self) -> None:
         """Fold SQLite's write-ahead log into the database and empty it, so that what was deleted

@@ -19,9 +19,12 @@ from diptych.cli import (
     calibrating,
     configuration,
     evaluating,
+    forwarding,
     judging,
     model,
     node,
+    pulling,
+    selftest,
     similar,
 )
 
@@ -53,10 +56,14 @@ app.command("verdicts")(archive.list_verdicts)
 app.command()(similar.similar)
 app.command("calibrate")(calibrating.run_calibrate)
 app.command("reverdict")(judging.run_reverdict)
+app.command("pull")(pulling.run_pull)
 app.command()(archive.forget)
+app.command()(node.conformance)
 app.command("doctor")(node.run_doctor)
 app.add_typer(archive.audit_app, name="audit")
 app.add_typer(archive.index_app, name="index")
+app.add_typer(forwarding.app, name="forward")
 app.add_typer(model.app, name="model")
 app.add_typer(judging.policy_app, name="policy")
 app.add_typer(configuration.app, name="config")
+app.add_typer(selftest.app, name="selftest")

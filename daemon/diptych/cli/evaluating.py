@@ -78,6 +78,14 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FOLDER2", help="None of its volumes may be one of FOLDER."),
     ] = None,
+    ablation: Annotated[
+        bool,
+        typer.Option(
+            "--ablation",
+            help="Instead of the paper's tables: the daemon's ladder without each of its pieces, "
+            "and pictures of its worst ten mistakes.",
+        ),
+    ] = False,
     data: DataOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -104,5 +112,6 @@ def evaluate(
             retrieval,
             stand_ins,
             stand_ins_from,
+            ablation,
         )
         raise typer.Exit(run.evaluate(options))

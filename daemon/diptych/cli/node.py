@@ -70,6 +70,14 @@ def demo(
         raise typer.Exit(run(dicom, json_file, data, config))
 
 
+def conformance(data: DataOption = None, config: ConfigOption = None) -> None:
+    """Print the DICOM Conformance Statement of this configuration as Markdown (PS3.2)."""
+    with in_words():
+        from diptych import conformance as statement
+
+        typer.echo(statement.markdown(load(data, config)), nl=False)
+
+
 def run_doctor(data: DataOption = None, config: ConfigOption = None) -> None:
     """Can the daemon run here, and does it? Exit status 4 with the repair in words if not."""
     with in_words():

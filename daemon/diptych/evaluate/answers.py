@@ -84,6 +84,25 @@ class ProductAnswer:
 
 
 @dataclass(frozen=True)
+class Mistake:
+    """What the complete ladder said wrongly of one query.
+
+    matched: the case it points at, None: none. against: the case it is held against, the matched or
+    the true one. margin: how far the two are above what is demanded (:func:`ablation.margin`).
+    tried: the ladder itself aligned them.
+    """
+
+    case: str
+    side: str
+    transform: Transform
+    relation: str
+    matched: str | None
+    against: str
+    margin: float
+    tried: bool
+
+
+@dataclass(frozen=True)
 class Protocol:
     """What was run: it stands on top of every table and in the JSON.
 

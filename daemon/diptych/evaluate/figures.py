@@ -25,7 +25,7 @@ DPI = 150
 MANY = 4000
 """Bars beyond which an SVG holds them as a picture: it stays small."""
 
-_STYLE = {
+STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -36,10 +36,10 @@ _STYLE = {
 
 def draw(out: Path, lookups: Lookups, paper: PaperResults, heading: str) -> tuple[Path, ...]:
     """Write every figure below out. heading stands on top of each. Returns the paths."""
-    with rc_context(_STYLE):  # type: ignore[arg-type]
-        written = _save(figure_3(lookups, paper, heading), out, "figure-3")
+    with rc_context(STYLE):  # type: ignore[arg-type]
+        written = save(figure_3(lookups, paper, heading), out, "figure-3")
         for k in TOP_K:
-            written += _save(roc_curves(lookups, paper, k, heading), out, f"roc-top{k}")
+            written += save(roc_curves(lookups, paper, k, heading), out, f"roc-top{k}")
     return written
 
 
@@ -155,7 +155,8 @@ def _say(axes: Axes, what: str) -> None:
     axes.text(0.5, 0.5, what, ha="center", va="center", transform=axes.transAxes)
 
 
-def _save(figure: Figure, out: Path, name: str) -> tuple[Path, ...]:
+def save(figure: Figure, out: Path, name: str) -> tuple[Path, ...]:
+    """As PNG and as SVG."""
     paths = (out / f"{name}.png", out / f"{name}.svg")
     for path in paths:
         # No date inside: the same figure is the same file.

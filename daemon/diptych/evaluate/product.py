@@ -13,8 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diptych.embed.manifest import ModelEntry
+from diptych.judge.check import Check
 from diptych.judge.count import CaseId
-from diptych.judge.layout import DIMENSION, layout
+from diptych.judge.layout import DIMENSION, layout, smoothed
+from diptych.judge.policy import Policy
+from diptych.judge.proxy import Proxy
+from diptych.judge.verify import verify
 from diptych.lookup import Finding, Indexes, Ready, Stages, look_up, read_proxy, shipped_policy
 from diptych.search.archive import SearchIndex
 from diptych.search.layouts import Layouts
@@ -48,11 +52,23 @@ class Product:
         """Nodes of the index: distinct informative slices."""
         return len(self._indexes.slices)
 
-    def judge(self, ready: Ready, digest: bytes | None, embed: Callable[[], Vectors]) -> Finding:
-        """The verdict on one query, as on a new series. embed: its informative slices' vectors."""
+    def judge(
+        self,
+        ready: Ready,
+        digest: bytes | None,
+        embed: Callable[[], Vectors],
+        policy: Policy | None = None,
+    ) -> Finding:
+        """The verdict on one query, as on a new series. embed: its informative slices' vectors.
+        policy: another than the one that ships."""
+        asked = self.policy if policy is None else policy
         return look_up(
-            ready, digest, lambda _: embed(), self._indexes, self._archive, self.policy, Stages()
+            ready, digest, lambda _: embed(), self._indexes, self._archive, asked, Stages()
         )
+
+    def align(self, case: CaseId, ours: Proxy | None) -> Check:
+        """What verification says about one of its cases, held against a query's proxy."""
+        return verify(case, ours, read_proxy(self._archive.proxy_of(case)))
 
 
 class _Memory:
@@ -87,7 +103,7 @@ class _Memory:
         known = read_proxy(proxy)
         laid_out = None if known is None else layout(known)
         if laid_out is not None:
-            self._layouts.add([case], laid_out[None])
+            self._layouts.add([case], smoothed(laid_out)[None])
         if digest is not None:
             self._by_digest.setdefault(digest, case)
         return case

@@ -25,20 +25,29 @@ from diptych import __version__
 from diptych.embed.manifest import ModelEntry
 from diptych.embed.prepare import digest_slices, prepare
 from diptych.errors import UsageError
-from diptych.evaluate.answers import DUPLICATE, TRANSFORMS, Answer, ProductAnswer, Transform
+from diptych.evaluate.ablation import VARIANTS
+from diptych.evaluate.answers import (
+    DUPLICATE,
+    TRANSFORMS,
+    Answer,
+    Mistake,
+    ProductAnswer,
+    Transform,
+)
 from diptych.evaluate.cases import Case, Listing, find, read_pairs, read_subjects
 from diptych.evaluate.crowd import Crowd
 from diptych.evaluate.paper import Database, IndexName
 from diptych.evaluate.populate import Archive, likeness, peak_memory, populate
 from diptych.evaluate.product import Product
 from diptych.evaluate.progress import Progress
+from diptych.evaluate.query import Query, by_variant, judged
 from diptych.evaluate.reading import Reading, Unreadable
 from diptych.evaluate.sources import Sources, gather, refuse_same_files
 from diptych.evaluate.store import Embedded, Record, Results, embedded_case
 from diptych.evaluate.survey import Survey, survey
 from diptych.evaluate.transforms import transformed
 from diptych.judge.digest import case_digest
-from diptych.lookup import Ready, Stages, make_ready
+from diptych.lookup import Stages, make_ready
 from diptych.volume.decoders import DecoderPool
 from diptych.volume.orient import canonical_slices
 from diptych.volume.value import Volume
@@ -65,7 +74,9 @@ class Model:
 class Plan:
     """What is run over a folder, and where its results go. product: with the ladder, where the
     model has one. without: files and folders below FOLDER that are ours. stand_ins: how many are
-    added to the ladder's archive in a second round, made of the volumes of ``stand_ins_from``."""
+    added to the ladder's archive in a second round, made of the volumes of ``stand_ins_from``.
+    ablation: the ladder is asked once per variant (:mod:`diptych.evaluate.ablation`), the paper's
+    indexes are not."""
 
     folder: Path
     out: Path
@@ -78,17 +89,7 @@ class Plan:
     without: tuple[Path, ...] = ()
     stand_ins: int = 0
     stand_ins_from: Path | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class _Query:
-    """One volume made ready: prepared float32 (n, size, size), every slice; ready and digest: for
-    the ladder. seconds: what making it ready took, the transform not counted."""
-
-    prepared: NDArray[np.float32]
-    ready: Ready | None
-    digest: bytes | None
-    seconds: float
+    ablation: bool = False
 
 
 class Run:
@@ -178,6 +179,37 @@ class Run:
                 transform = TRANSFORMS[number]
                 yield ProductAnswer(case, side, transform, relation, matched, seconds, known)
 
+    def ablated(self, surveyed: Survey, variant: int) -> Iterator[ProductAnswer]:
+        """Every verdict of one of the ladder's variants, by its place among them."""
+        names = [case.id for case in surveyed.database]
+        for record in self._results.records("query"):
+            case, side = record["case"], record["side"]
+            known = surveyed.known.get(case, ())
+            for number, seconds, said, _ in record["ablation"]:
+                relation, place, more = said[variant]
+                matched = None if place is None else names[place]
+                transform, seconds = TRANSFORMS[number], seconds + more
+                yield ProductAnswer(case, side, transform, relation, matched, seconds, known)
+
+    def mistakes(self, surveyed: Survey) -> Iterator[Mistake]:
+        """Of the complete ladder. What points at a known natural duplicate is none."""
+        names = [case.id for case in surveyed.database]
+        for record in self._results.records("query"):
+            case, side = record["case"], record["side"]
+            known = surveyed.known.get(case, ())
+            for number, _, said, wrong in record["ablation"]:
+                relation, place, _ = said[0]
+                matched = None if place is None else names[place]
+                if wrong is None or (side == "stranger" and known) or matched in known:
+                    continue
+                against, *how = wrong
+                transform = TRANSFORMS[number]
+                yield Mistake(case, side, transform, relation, matched, names[against], *how)
+
+    def volume(self, case: Case, transform: Transform) -> Volume:
+        """A query as it was judged; under no transform a case as it is in the archive."""
+        return transformed(self._read(case).volume, transform, case.id)
+
     def crowd_facts(self) -> Record:
         """What is known of the stand-ins and of the archive that holds them."""
         facts: Record = {}
@@ -206,6 +238,8 @@ class Run:
             "subjects": [list(each) for each in sorted(self._subjects.items())],
             "known_pairs": [list(each) for each in sorted(self._pairs)],
             "stand_ins": plan.stand_ins,
+            # None, not []: a run that was begun before there were variants can go on.
+            "variants": [variant.name for variant in VARIANTS] if plan.ablation else None,
         }
 
     def _build(self, surveyed: Survey) -> tuple[Database, list[Archive]]:
@@ -273,8 +307,9 @@ class Run:
         reading = self._read(case)
         answers: list[list[object]] = []
         verdicts: list[list[list[object]]] = [[], []]
+        ablation: list[list[object]] = []
 
-        def made(transform: Transform) -> _Query:
+        def made(transform: Transform) -> Query:
             return self._made(reading, transform, case.id)
 
         for transform, query in _ahead(workers, made, self._plan.transforms):
@@ -282,6 +317,10 @@ class Run:
             began = time.perf_counter()
             vectors = self._embed(query.prepared)
             embedding = time.perf_counter() - began
+            if self._plan.ablation:
+                found = by_variant(archives[0], query, vectors, embedding, place)
+                ablation.append([number, *found])
+                continue
             for index in self._plan.indexes:
                 ranked = database.ask(index, vectors)
                 answers.append([number, index, 0, len(vectors), ranked])
@@ -289,8 +328,13 @@ class Run:
                     ranked = database.ask(index, vectors, without=place)
                     answers.append([number, index, 1, len(vectors), ranked])
             for archive, said in zip(archives, verdicts, strict=False):
-                said.append([number, *_judged(archive, query, vectors, embedding)])
-        return {"answers": answers, "product": verdicts[0], "crowded": verdicts[1]}
+                said.append([number, *judged(archive, query, vectors, embedding)])
+        return {
+            "answers": answers,
+            "product": verdicts[0],
+            "crowded": verdicts[1],
+            "ablation": ablation,
+        }
 
     def _embed(self, prepared: NDArray[np.float32]) -> NDArray[np.float32]:
         """Vectors of all slices; equal ones, as blank borders are, are embedded once."""
@@ -307,7 +351,7 @@ class Run:
                 "--resume goes on when it can"
             ) from error
 
-    def _made(self, reading: Reading, transform: Transform, case: str) -> _Query:
+    def _made(self, reading: Reading, transform: Transform, case: str) -> Query:
         """One copy of a case, ready to be embedded."""
         volume = transformed(reading.volume, transform, case)
         digest = reading.digest if transform == DUPLICATE else digest_of(volume)
@@ -319,30 +363,7 @@ class Run:
         else:
             ready = make_ready(volume, size, Stages())
             prepared = ready.prepared
-        return _Query(prepared, ready, digest, time.perf_counter() - began)
-
-
-def _judged(
-    archive: Archive, query: _Query, vectors: NDArray[np.float32], embedding: float
-) -> tuple[str, int | None, float]:
-    """(relation, place of the matched case in the archive, seconds) of the ladder.
-
-    seconds: from the volume to the verdict. The vectors are those of paper mode, of which the
-    ladder takes the informative ones, so it is charged their share of the embedding.
-    """
-    ready = query.ready
-    assert ready is not None
-    began = time.perf_counter()
-    found = archive.product.judge(ready, query.digest, lambda: vectors[ready.kept])
-    seconds = query.seconds + time.perf_counter() - began
-    if not found.reused:
-        seconds += embedding * float(ready.kept.mean())
-    matched = found.judgement.matched_case
-    return (
-        found.judgement.relation.value,
-        None if matched is None else archive.places[matched],
-        round(seconds, 5),
-    )
+        return Query(prepared, ready, digest, time.perf_counter() - began)
 
 
 def _name(place: int, names: Sequence[str]) -> str:
@@ -356,10 +377,10 @@ def digest_of(volume: Volume) -> bytes | None:
 
 
 def _ahead(
-    workers: ThreadPoolExecutor, made: Callable[[Transform], _Query], items: tuple[Transform, ...]
-) -> Iterator[tuple[Transform, _Query]]:
+    workers: ThreadPoolExecutor, made: Callable[[Transform], Query], items: tuple[Transform, ...]
+) -> Iterator[tuple[Transform, Query]]:
     """In order, a few of them made beforehand."""
-    waiting: deque[tuple[Transform, Future[_Query]]] = deque()
+    waiting: deque[tuple[Transform, Future[Query]]] = deque()
     try:
         for item in items:
             waiting.append((item, workers.submit(made, item)))

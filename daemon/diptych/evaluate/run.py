@@ -32,6 +32,7 @@ from diptych.lookup import shipped_policy
 from diptych.volume.decoders import DecoderPool
 
 UNREADABLE, INTERRUPTED = 3, 130
+GOES_ON = "interrupted; the same command with --resume goes on from here"
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Options:
     anew (False), or refuse where something is (None). quick: the seven sets of Algorithm 1 only.
     retrieval: LABELS.csv; then retrieval is evaluated instead of the protocol. stand_ins: how many
     are put into the ladder's archive in a second round, made of the volumes of stand_ins_from.
+    ablation: the ladder without each of its pieces instead of the paper's part of the protocol.
     """
 
     folder: Path
@@ -59,6 +61,7 @@ class Options:
     retrieval: Path | None = None
     stand_ins: int | None = None
     stand_ins_from: Path | None = None
+    ablation: bool = False
 
 
 def evaluate(options: Options) -> int:
@@ -71,6 +74,8 @@ def evaluate(options: Options) -> int:
     _check(options)
     if options.retrieval is not None:
         return _retrieval(options, options.retrieval, progress)
+    if options.ablation:
+        return _ablation(options, progress)
     indexes = _indexes(options.indexes, progress)
     model = _model(options)
     if model.entry is None:
@@ -104,7 +109,7 @@ def evaluate(options: Options) -> int:
                 calibration = _calibrated(options.calibrate, plan, options, decoders, progress)
             return _carry_out(run, plan, options, calibration, progress)
     except KeyboardInterrupt:
-        progress.say("interrupted; the same command with --resume goes on from here")
+        progress.say(GOES_ON)
         return INTERRUPTED
 
 
@@ -201,6 +206,7 @@ def _retrieval(options: Options, labels: Path, progress: Progress) -> int:
         ("--quick", options.quick),
         ("--stand-ins", options.stand_ins is not None),
         ("--stand-ins-from", options.stand_ins_from is not None),
+        ("--ablation", options.ablation),
     ):
         if given:
             raise UsageError(f"with --retrieval the protocol is not run: leave out {option}")
@@ -211,6 +217,41 @@ def _retrieval(options: Options, labels: Path, progress: Progress) -> int:
         options.folder, labels, options.out, _model(options), options.json_file, options.subjects
     )
     return retrieval_run.evaluate(asked, progress)
+
+
+def _ablation(options: Options, progress: Progress) -> int:
+    """The ladder without each of its pieces; what only the paper's part knows is refused."""
+    for option, given in (
+        ("--index", options.indexes is not None),
+        ("--calibrate", options.calibrate is not None),
+        ("--stand-ins", options.stand_ins is not None),
+        ("--json", options.json_file is not None),
+    ):
+        if given:
+            raise UsageError(
+                f"with --ablation only the daemon's ladder is asked, in the database alone: leave "
+                f"out {option}"
+            )
+    from diptych.evaluate import ablation_run
+
+    _quieten()
+    model = _model(options)
+    if model.entry is None:
+        raise UsageError(f"--ablation is of the daemon's ladder, which {model.name} lacks")
+    asked = ablation_run.Ablation(
+        options.folder,
+        options.out,
+        model,
+        options.resume,
+        options.quick,
+        options.subjects,
+        options.known_pairs,
+    )
+    try:
+        return ablation_run.evaluate(asked, progress)
+    except KeyboardInterrupt:
+        progress.say(GOES_ON)
+        return INTERRUPTED
 
 
 def _check(options: Options) -> None:

@@ -53,8 +53,9 @@ class Check:
     standard error. rotation_degrees: about our slice normal; shift_mm: of our centre in theirs
     along (S, P, L), both measured from the proxies' middles. blur_mm: Gaussian that brought theirs
     to ours; negative: ours to theirs. noise: share of the compared power that was taken for noise,
-    0…1. inverted: bright is dark. overlap: share of our and of their
-    foreground. ours, theirs: the common slices. spacing_mm: the grid that was compared on.
+    0…1. inverted: bright is dark. overlap: share of our and of their foreground. ours, theirs: the
+    common slices. spacing_mm: the grid compared on. backwards: one stack, placed by numbers
+    alone, was turned round.
     """
 
     case: CaseId
@@ -71,6 +72,7 @@ class Check:
     theirs: Interval | None = None
     spacing_mm: float = 0.0
     bands: tuple[Band, ...] = ()
+    backwards: bool = False
 
     @property
     def shared(self) -> tuple[float, float]:

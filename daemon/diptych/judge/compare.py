@@ -36,6 +36,8 @@ NOISE_MARGIN = 1.2
 WHITE = 1.6
 """White noise has an eighth of the finest band's power in the second, images as much or more: so
 many times the former is still taken for noise."""
+FEWEST = 16
+"""Blocks below which a band says nothing."""
 LEAST = 150
 """Voxels of overlap."""
 
@@ -68,7 +70,7 @@ def compare(ours: Picture, theirs: Picture, alignment: Alignment) -> Comparison 
     bands = mine.against(other)
     white = ours.white, theirs.white
     signals = _without_noise(bands, white)
-    fine, coarse = (signals[b][0] / max(signals[b][1], 1e-9) for b in (1, BANDS - 1))
+    fine, coarse = (signals[b][0] / max(signals[b][1], 1e-9) for b in (1, _coarsest(bands)))
     if SHARP * coarse <= fine <= coarse / SHARP:
         return Comparison(bands, signals, overlap, 0.0)
     if fine < coarse:
@@ -140,7 +142,8 @@ def _without_noise(
     noisy, clean, powers = (ours, theirs, white[0]) if mine else (theirs, ours, white[1])
     noise = [NOISE_MARGIN * (1 - bands[0].r ** 2) * noisy[0] ** 2 * power for power in powers]
     r = [abs(band.r) for band in bands]
-    gain = _signal(noisy[-1], r[-1], noise[-1], 0.0) / max(clean[-1], 1e-9)
+    last = _coarsest(bands)
+    gain = _signal(noisy[last], r[last], noise[last], 0.0) / max(clean[last], 1e-9)
     signals = [_signal(noisy[b], r[b], noise[b], gain * clean[b]) for b in range(len(bands))]
     pairs = zip(signals, clean, strict=True) if mine else zip(clean, signals, strict=True)
     return tuple(pairs)
@@ -148,7 +151,13 @@ def _without_noise(
 
 def _noisier_is_ours(bands: Sequence[Band]) -> bool:
     """Who holds more of the finest band, beside the coarsest."""
-    return bands[0].ours * bands[-1].theirs >= bands[0].theirs * bands[-1].ours
+    last = bands[_coarsest(bands)]
+    return bands[0].ours * last.theirs >= bands[0].theirs * last.ours
+
+
+def _coarsest(bands: Sequence[Band]) -> int:
+    """The coarsest band that says something: few slices leave no whole block in the last."""
+    return max((b for b, band in enumerate(bands) if band.n >= FEWEST), default=0)
 
 
 def _signal(whole: float, r: float, noise: float, expected: float) -> float:
@@ -162,7 +171,8 @@ def _noisy(bands: Sequence[Band], white: tuple[Noise, Noise]) -> bool:
     slowly as the sharpness of an image."""
     mine = _noisier_is_ours(bands)
     pairs = [(b.ours, b.theirs) if mine else (b.theirs, b.ours) for b in bands]
-    gain = pairs[-1][0] / max(pairs[-1][1], 1e-9)
+    last = _coarsest(bands)
+    gain = pairs[last][0] / max(pairs[last][1], 1e-9)
     more = [noisy**2 - (gain * clean) ** 2 for noisy, clean in pairs[:2]]
     return more[0] > 0 and more[1] < WHITE * white[0 if mine else 1][1] * more[0]
 
@@ -187,7 +197,7 @@ class _Split:
         """Correlations band by band; both were split under one mask."""
         found = []
         for a, b in zip(self.bands, other.bands, strict=True):
-            if len(a) < 16:
+            if len(a) < FEWEST:
                 found.append(Band(0.0, 0.0, 0.0, len(a)))
                 continue
             # a block mean of its eight children is 0, so there is no mean to take out

@@ -28,7 +28,6 @@ A wrong "duplicate" is the worst verdict, so each rung asks for all of its evide
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -226,27 +225,20 @@ def to_verify(evidence: Evidence, policy: Policy) -> list[list[CaseId]]:
     """The groups worth aligning, best first; of each the case that stands for it, then, should that
     one be refuted, the copy of it that was hit.
 
-    Slices and layouts take turns. The slices begin when a good part of them is within d_max of one
-    case; otherwise the image is damaged or new, and layouts say more about a damaged one.
+    The case of the nearest layout, and the best of the slices. The slices begin when a good part of
+    them is within d_max of one case; otherwise the image is damaged or new, and its layout says
+    more.
     """
     if evidence.digest_match is not None:
         return []
-    by_slices = sorted(evidence.candidates, key=lambda c: (-c.within, -c.hits, c.case))
-    sources = [
-        [candidate.case for candidate in by_slices],
-        [
-            evidence.groups.get(hit.case, hit.case)
-            for hit in evidence.layouts
-            if hit.distance <= policy.max_layout
-        ],
-    ]
-    if not by_slices or by_slices[0].within < policy.min_related * evidence.n:
-        sources.reverse()
-    turns = itertools.chain.from_iterable(itertools.zip_longest(*sources))
-    groups = list(dict.fromkeys(case for case in turns if case is not None))
-    return [
-        list(dict.fromkeys([case, _hit(case, evidence)])) for case in groups[: policy.most_verified]
-    ]
+    ranked = sorted(evidence.candidates, key=lambda c: (-c.within, -c.hits, c.case))
+    groups = [candidate.case for candidate in ranked]
+    near = [hit for hit in evidence.layouts if hit.distance <= policy.max_layout]
+    if near:
+        sure = bool(ranked) and ranked[0].within >= policy.min_related * evidence.n
+        groups.insert(int(sure), evidence.groups.get(near[0].case, near[0].case))
+    wanted = list(dict.fromkeys(groups))[: policy.most_verified]
+    return [list(dict.fromkeys([case, _hit(case, evidence)])) for case in wanted]
 
 
 def _hit(group: CaseId, evidence: Evidence) -> CaseId:
@@ -341,6 +333,8 @@ def said(check: Check) -> str:
         parts.append(f"{whose}blurred {abs(check.blur_mm):.1f} mm")
     if check.inverted:
         parts.append("inverted")
+    if check.backwards:
+        parts.append("in reverse order")
     if check.ours is not None and check.theirs is not None:
         ours, theirs = check.ours, check.theirs
         parts.append(

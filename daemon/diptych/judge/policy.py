@@ -40,16 +40,16 @@ class Policy:
     one half."""
     most_verified: int = 4
     """Candidates that are aligned in 3D, those with most evidence first."""
-    min_correlation: float = 0.94
+    min_correlation: float = 0.95
     """Corrected correlation of :class:`diptych.judge.check.Check` that confirms a candidate when
-    neither side is blurred or noisy. Two contrasts of one head in one place reach 0.93."""
-    min_correlation_noisy: float = 0.91
+    neither side is blurred or noisy. Two contrasts of one head in one place reach 0.944."""
+    min_correlation_noisy: float = 0.92
     """The same when :data:`NOISY` of the compared power is noise or more: the correlation is then
     known less well, of copies and of strangers. In between, in between."""
     min_correlation_blurred: float = 0.97
     """The same when one side is blurred by :data:`BLURRED` voxels of the compared grid or more:
     what is left then is what people have in common. In between, in between."""
-    max_error: float = 0.15
+    max_error: float = 0.105
     """Standard error of the corrected correlation beyond which nothing is known: where one side is
     nearly all noise, little divided by little can be anything."""
     min_overlap: float = 0.15

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -170,6 +170,17 @@ def decode(content: bytes) -> Proxy:
         _GEOMETRIES[geometry],
         stack,
         (voxel[0], voxel[1], voxel[2]),
+    )
+
+
+def turned_round(proxy: Proxy) -> Proxy:
+    """The stack as it would be had its slices been placed in the other order, anatomy with them."""
+    axis = proxy.stack.axis
+    return replace(
+        proxy,
+        values=np.ascontiguousarray(np.flip(proxy.values, axis)),
+        valid=np.ascontiguousarray(np.flip(proxy.valid, axis)),
+        stack=replace(proxy.stack, backwards=not proxy.stack.backwards),
     )
 
 

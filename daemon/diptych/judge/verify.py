@@ -11,6 +11,7 @@ to 0.94 where either side is blurred so far that only what people share is left.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,7 +19,8 @@ from diptych.judge.align import Alignment, align, pictures, realign
 from diptych.judge.check import Band, Check, Impossible, Interval
 from diptych.judge.compare import Comparison, compare
 from diptych.judge.count import CaseId
-from diptych.judge.proxy import Proxy, Stack
+from diptych.judge.policy import SURE
+from diptych.judge.proxy import Proxy, Stack, turned_round
 
 DECIDING = (1, 2)
 """Bands: the finest holds noise and interpolation's traces, the coarsest what people share."""
@@ -34,9 +36,21 @@ CENTRE = 0.25
 
 
 def verify(case: CaseId, ours: Proxy | None, theirs: Proxy | None) -> Check:
-    """Align the candidate's proxy with ours and compare them."""
+    """Align the candidate's proxy with ours and compare them.
+
+    A stack that is ordered by numbers alone may run either way: then both are tried.
+    """
     if ours is None or theirs is None:
         return Check(case, Impossible.NO_PROXY)
+    found = _verify(case, ours, theirs)
+    if "inferred" not in (ours.geometry, theirs.geometry) or found.correlation >= SURE:
+        return found
+    # The other may be the guessed one, but which of the two is turned makes no difference.
+    other = _verify(case, turned_round(ours), theirs)
+    return replace(other, backwards=True) if other.correlation > found.correlation else found
+
+
+def _verify(case: CaseId, ours: Proxy, theirs: Proxy) -> Check:
     ready = pictures(ours, theirs)
     if ready is None:
         return Check(case, Impossible.TOO_SMALL)

@@ -1,13 +1,4 @@
-"""The application entity: C-ECHO and C-STORE, each answer with its reason.
-
-| status (PS3.7 annex C, PS3.4 table B.2-1) | when |
-|---|---|
-| 0x0000 | the instance is on disk and its receipt is committed; nothing less |
-| 0x0124 | the association's source is not known |
-| 0xA700 | disk full or too little space left, database away: nothing kept, send again |
-| 0xA900 | SOP Class or Instance UID missing, impossible, or not the command's |
-| 0xC000 | the data set cannot be parsed; a copy is in quarantine |
-"""
+"""The application entity: C-ECHO and C-STORE, each answer with its reason (``STATUSES``)."""
 
 from __future__ import annotations
 
@@ -34,8 +25,9 @@ from diptych.audit.store import Store
 from diptych.config import Config
 from diptych.errors import StoreError
 from diptych.log import printable
-from diptych.receive import header, pynetdicom_hooks, tls
+from diptych.receive import commitment, header, pynetdicom_hooks, tls
 from diptych.receive.gate import Gate, Limits
+from diptych.receive.pressure import TEMPORARY_CONGESTION, Pressure
 from diptych.receive.spool import Part, Spool, content_sha256, data_set_offset
 
 log = logging.getLogger(__name__)
@@ -45,6 +37,15 @@ NOT_AUTHORISED = 0x0124
 OUT_OF_RESOURCES = 0xA700
 MISMATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
+
+# PS3.7 annex C, PS3.4 table B.2-1; the conformance statement prints them.
+STATUSES = {
+    SUCCESS: "the instance is on disk and its receipt is committed; nothing less",
+    NOT_AUTHORISED: "the association's source is not known",
+    OUT_OF_RESOURCES: "too little space, database away, too much to judge: nothing kept",
+    MISMATCH: "SOP Class or Instance UID missing, impossible, or not the command's",
+    CANNOT_UNDERSTAND: "the data set cannot be parsed; a copy is in quarantine",
+}
 
 # Result, source and reason of an A-ASSOCIATE-RJ (PS3.8 table 9-21): permanent, service user.
 CALLING_AE_TITLE_NOT_RECOGNISED = (0x01, 0x01, 0x03)
@@ -63,6 +64,7 @@ class Listener:
 
     def __init__(self, config: Config, store: Store, spool: Spool, acceptor: str) -> None:
         self._config, self._store, self._spool, self._acceptor = config, store, spool, acceptor
+        self._pressure = Pressure(config, store, spool)
         self._certificates = certificates(config)
         self._associations: dict[Any, _Peer] = {}
         self._failures: Counter[str] = Counter()
@@ -82,6 +84,8 @@ class Listener:
             (evt.EVT_REQUESTED, self._on_requested),
             (evt.EVT_REJECTED, self._on_rejected),
             (evt.EVT_C_STORE, self._on_store),
+            (evt.EVT_N_ACTION, self._on_action),
+            (evt.EVT_N_EVENT_REPORT, self._on_report),
         ]
         server = pynetdicom_hooks.make_server(self._ae, listening, handlers)
         dicom = self._config.dicom
@@ -112,6 +116,10 @@ class Listener:
         address = association.requestor.address
         names = tls.names_of(pynetdicom_hooks.certificate_of(association))
         source = self._config.source_of(calling, address, names)
+        if source is None and commitment.is_archive(self._config, calling):
+            with self._lock:  # it may report what it keeps, and store nothing
+                self._associations[association] = _Peer("", calling, address)
+            return
         if source is None:
             shown = ", ".join(f'"{printable(name)}"' for name in sorted(names)[:4])
             log.warning(
@@ -124,6 +132,11 @@ class Listener:
                 f", certificate_names = [{shown}]" if shown else "",
             )
             self._reject(association, CALLING_AE_TITLE_NOT_RECOGNISED, "calling-ae")
+            return
+        wanted = [context.abstract_syntax for context in association.requestor.requested_contexts]
+        if reason := self._pressure.refuses_association(wanted):
+            log.warning("rejected for now: %s", reason)
+            self._reject(association, TEMPORARY_CONGESTION, reason)
             return
         with self._lock:
             others = sum(
@@ -185,12 +198,22 @@ class Listener:
                 log.error("spool: cannot remove a temporary file: %s", error.strerror)
             peer.parts.remove(part)
 
+    def _on_action(self, event: Any) -> tuple[int, None]:
+        peer = self._peer(event.assoc)
+        return commitment.on_action(
+            event, self._config, self._store, peer.calling_ae_title, peer.source
+        ), None
+
+    def _on_report(self, event: Any) -> tuple[int, None]:
+        calling = self._peer(event.assoc).calling_ae_title
+        return commitment.on_report(event, self._config, self._store, calling), None
+
     def _store_instance(self, event: Any, part: Part, peer: _Peer) -> int | Dataset:
         if not peer.source:
             return self._refuse(NOT_AUTHORISED, "not-authorised", "source not known")
-        if self._spool.free_bytes() < self._config.spool.min_free_bytes:
+        if reason := self._pressure.refuses_instance():
             self.last_failure = time.monotonic()
-            return self._refuse(OUT_OF_RESOURCES, "low-space", "too little space left")
+            return self._refuse(OUT_OF_RESOURCES, reason, "too little space, or too much to judge")
         part.flush_to_reader()
         request, syntax = event.request, event.context.transfer_syntax
         if request.AffectedSOPClassUID not in self._storage:
@@ -227,6 +250,7 @@ class Listener:
                 stored,
                 failures,
                 lambda known: self._spool.path(known).exists(),
+                self._config.destinations_of(peer.source),
             )
         except Exception:
             self._give_back(failures)
@@ -362,6 +386,7 @@ def application_entity(config: Config) -> AE:
     ae.add_supported_context(Verification)
     for uid in storage_sop_classes(config):
         ae.add_supported_context(uid, syntaxes)
+    commitment.add_contexts(ae, config)
     return ae
 
 

@@ -15,8 +15,10 @@ from typing import Any
 
 from pydicom import config as pydicom_config
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filereader import read_file_meta_info
 from pydicom.filewriter import write_file_meta_info
 from pynetdicom import AE, _config, dimse_messages, transport
+from pynetdicom import association as library_association
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import C_STORE
@@ -25,7 +27,7 @@ from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.transport import AssociationServer
 
 from diptych.receive.header import UID_BYTES
-from diptych.receive.spool import Part
+from diptych.receive.spool import Part, data_set_offset
 
 log = logging.getLogger(__name__)
 
@@ -333,3 +335,19 @@ def make_server(ae: AE, listening: socket.socket, handlers: list[Any]) -> Any:
     return ae.make_server(
         listening.getsockname()[:2], evt_handlers=handlers, server_class=server_on(listening)
     )
+
+
+def send_files_as_they_are() -> None:
+    """Make ``send_c_store(path)`` send the data set of a file of ours without reading it.
+
+    The library would take what follows the file meta for more of it where a data set begins with
+    elements of group 0002.
+    """
+    _config.STORE_SEND_CHUNKED_DATASET = True
+    library_association.split_dataset = lambda path: (
+        read_file_meta_info(path),
+        data_set_offset(path),
+    )
+    _config.LOG_REQUEST_IDENTIFIERS = False
+    _config.LOG_RESPONSE_IDENTIFIERS = False
+    _config.LOG_HANDLER_LEVEL = "none"

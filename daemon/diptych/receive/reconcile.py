@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from diptych.audit import receipts
@@ -25,12 +26,18 @@ class Reconciled:
     strangers: int
 
 
-def reconcile(store: Store, spool: Spool, header_limit: int) -> Reconciled:
+def reconcile(
+    store: Store,
+    spool: Spool,
+    header_limit: int,
+    destinations_of: Callable[[str], tuple[str, ...]] = lambda _: (),
+) -> Reconciled:
     """Register kept files without a row, remove orphan temporary files, count lost files.
 
     A file without a row was never acknowledged (the receipt commits first), but it is a whole
     instance: it is filed rather than thrown away. Its sender sends it again, and that becomes a
-    known content. Runs while no acceptor does.
+    known content. Runs while no acceptor does. ``destinations_of``: to whom what a source
+    sent is sent on.
     """
     orphans = 0
     for path in spool.orphans():
@@ -47,7 +54,7 @@ def reconcile(store: Store, spool: Spool, header_limit: int) -> Reconciled:
         try:
             if source is None:
                 raise StoreError("spool: not a file of ours: another name than we give")
-            _register(store, spool, source, locator, header_limit)
+            _register(store, spool, source, locator, header_limit, destinations_of(source))
             registered += 1
         except (header.Mismatch, header.Unparsable, StoreError, OSError) as error:
             if "database" in str(error):
@@ -65,14 +72,26 @@ def reconcile(store: Store, spool: Spool, header_limit: int) -> Reconciled:
     return Reconciled(registered, orphans, len(known), strangers)
 
 
-def _register(store: Store, spool: Spool, source: str, locator: str, header_limit: int) -> None:
+def _register(
+    store: Store,
+    spool: Spool,
+    source: str,
+    locator: str,
+    header_limit: int,
+    destinations: tuple[str, ...],
+) -> None:
     path = spool.path(locator)
     offset = data_set_offset(path)
     syntax = transfer_syntax(path)
     identity = header.identify(path, offset, syntax, header_limit, locator, None)
     sha256, size = content_sha256(path, offset)
     recorded = receipts.record(
-        store, source, None, identity, receipts.Stored(sha256, syntax, size, locator)
+        store,
+        source,
+        None,
+        identity,
+        receipts.Stored(sha256, syntax, size, locator),
+        destinations=destinations,
     )
     if recorded.bytes_known:
         spool.remove(locator)

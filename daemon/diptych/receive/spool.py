@@ -49,6 +49,7 @@ class Part:
         self._error: OSError | None = None
         self._raw: BufferedWriter | None = None
         try:
+            faults.point("receive.open")
             self._raw = path.open("xb")
         except OSError as error:
             self._error = error
@@ -122,6 +123,11 @@ class Spool:
             _sync_folder(self._instances / source)
         _sync_folder(self._instances)
         _sync_folder(self.folder)
+        # The data folder, where the database lies as well, and its own name: until both are synced
+        # a power cut may take everything below them.
+        _sync_folder(self.folder.parent)
+        with suppress(PermissionError):  # not ours to read: then it was not ours to make either
+            _sync_folder(self.folder.parent.parent)
 
     def part(self, association: str, acceptor: str) -> Part:
         """A new file for a transfer in flight; both arguments are our own names."""
@@ -146,6 +152,7 @@ class Spool:
         folder = self._instances / source / name[:2]
         target = folder / f"{name}.dcm"
         try:
+            faults.point("receive.before-rename")
             part.path.rename(target)
             faults.point("receive.after-rename")
             _sync_folder(folder)

@@ -26,23 +26,28 @@ class Layouts:
 
     def __init__(self, dimension: int, *, mode: Mode = "auto") -> None:
         self._index = SearchIndex(dimension, "layouts", mode=mode)
-        self._first: dict[bytes, int] = {}
-        self._equal: dict[int, list[int]] = {}
+        # Nodes have numbers of their own: SQLite gives the key of a forgotten layout away again.
+        self._nodes: dict[bytes, int] = {}
+        self._keys: dict[int, list[int]] = {}
+        self._node_of: dict[int, int] = {}
 
     def __len__(self) -> int:
         """Keys, not vectors."""
-        return len(self._first) + sum(len(keys) - 1 for keys in self._equal.values())
+        return len(self._node_of)
 
     def add(self, keys: Sequence[int], vectors: NDArray[np.float32]) -> None:
-        """keys (m,), vectors (m, d), unit length and rounded to f16. A key is added once."""
-        new = []
+        """keys (m,), vectors (m, d), unit length and rounded to f16. A key that comes again is the
+        new layout's from now on."""
+        new: dict[int, int] = {}
         for row, key in enumerate(keys):
-            first = self._first.setdefault(vectors[row].astype("<f2").tobytes(), key)
-            if first == key:
-                new.append(row)
-            else:
-                self._equal.setdefault(first, [first]).append(key)
-        self._index.add(np.array(keys, np.uint64)[new], vectors[new])
+            if (before := self._node_of.get(key)) is not None:
+                self._keys[before].remove(key)
+            node = self._nodes.setdefault(vectors[row].astype("<f2").tobytes(), len(self._nodes))
+            if node not in self._keys:
+                self._keys[node], new[node] = [], row
+            self._keys[node].append(key)
+            self._node_of[key] = node
+        self._index.add(np.array(list(new), np.uint64), vectors[list(new.values())])
 
     def nearest(
         self, vector: Vector, owners: Callable[[Sequence[int]], Mapping[int, int]]
@@ -56,18 +61,17 @@ class Layouts:
             return {}
         cases: dict[int, list[int]] = {}
 
-        def excluded(keys: Keys) -> NDArray[np.bool_]:
-            asked = [key for key in keys.tolist() if key not in cases]
-            known = owners([each for key in asked for each in self._equal.get(key, [key])])
-            for key in asked:
-                equal = self._equal.get(key, [key])
-                cases[key] = sorted({known[each] for each in equal if each in known})
-            return np.array([not cases[key] for key in keys.tolist()], np.bool_)
+        def excluded(nodes: Keys) -> NDArray[np.bool_]:
+            asked = [node for node in nodes.tolist() if node not in cases]
+            known = owners([key for node in asked for key in self._keys[node]])
+            for node in asked:
+                cases[node] = sorted({known[key] for key in self._keys[node] if key in known})
+            return np.array([not cases[node] for node in nodes.tolist()], np.bool_)
 
         hits = nearest(self._index, np.stack([vector, -vector]), excluded, K)
         found: dict[int, float] = {}
         flat = zip(hits.distances.ravel().tolist(), hits.keys.ravel().tolist(), strict=True)
-        for distance, key in sorted(flat):
-            if key != MISSING:
-                found.setdefault(cases[key][0], distance)
+        for distance, node in sorted(flat):
+            if node != MISSING:
+                found.setdefault(cases[node][0], distance)
         return found

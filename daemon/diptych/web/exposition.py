@@ -6,7 +6,7 @@ Rows of a source or reason that this configuration or version does not know are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
@@ -36,12 +36,14 @@ class Exposition(Collector):
         self,
         store: Store,
         sources: tuple[str, ...],
-        gauges: Callable[[], dict[str, float]],
+        gauges: Callable[[], Mapping[str, float | dict[str, float]]],
+        destinations: tuple[str, ...] = (),
     ) -> None:
         self._store, self._gauges = store, gauges
         self._open_sets = {
             "source": tuple(dict.fromkeys((*sources, OTHER))),
             "reason": (*Reason, OTHER),
+            "destination": tuple(dict.fromkeys((*destinations, OTHER))),
         }
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -67,10 +69,20 @@ class Exposition(Collector):
             yield family
         for name, metric in metrics.HISTOGRAMS.items():
             yield self._histogram(name, metric, counted)
-        measured = {**{k: v[0] for k, v in readings.items()}, **self._gauges()}
+        measured: dict[str, float | dict[str, float]] = {
+            **{k: v[0] for k, v in readings.items()},
+            **self._gauges(),
+        }
         for name, metric in metrics.GAUGES.items():
             # Without a reading no sample: a made-up 0 would be a wrong one.
-            yield GaugeMetricFamily(name, metric.help, value=measured.get(name))
+            value = measured.get(name)
+            if isinstance(value, dict):
+                gauge = GaugeMetricFamily(name, metric.help, labels=list(metric.labels))
+                for label, one in value.items():
+                    gauge.add_metric([label], one)
+                yield gauge
+            else:
+                yield GaugeMetricFamily(name, metric.help, value=value)
         yield InfoMetricFamily(
             "diptych_build", metrics.INFOS["diptych_build_info"], {"version": __version__}
         )

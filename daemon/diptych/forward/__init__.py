@@ -1,0 +1,1 @@
+"""Sending on: everything received, byte for byte, to whoever is owed it."""
