@@ -68,12 +68,13 @@ class Daemon:
         assert ports, self.log()
         return int(ports["dicom"])
 
-    def get(self, path: str) -> tuple[int, str]:
+    def get(self, path: str, **headers: str) -> tuple[int, str]:
         """Status and body of an HTTP GET."""
         ports = self._ports()
         assert ports, self.log()
+        url = f"http://127.0.0.1:{ports['http']}{path}"
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{ports['http']}{path}") as answer:
+            with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

@@ -232,6 +232,29 @@ class Http(Section):
 
     host: Host = "127.0.0.1"
     port: int = Field(8112, ge=0, le=65535)
+    token_file: Path | None = None
+
+    @field_validator("token_file", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        return None if value == "" else value
+
+    @field_serializer("token_file")
+    def _none_is_empty(self, value: Path | None) -> str:
+        """TOML knows no null."""
+        return "" if value is None else str(value)
+
+    def token(self) -> str | None:
+        """What requests must bear; None: nothing. Raises ConfigError."""
+        if self.token_file is None:
+            return None
+        try:
+            found = self.token_file.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"http.token_file {self.token_file}: {error}") from error
+        if not found:
+            raise ConfigError(f"http.token_file {self.token_file} is empty")
+        return found
 
 
 class Spool(Section):

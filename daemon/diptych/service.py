@@ -73,6 +73,7 @@ def run(
 
     Raises ConfigError when the folder, the ports, the database or the model cannot be used.
     """
+    config.http.token()  # one that cannot be read is said before anything is begun
     config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     with locked(config.data):
         (config.data / "ports.json").unlink(missing_ok=True)
@@ -336,7 +337,7 @@ class _Daemon:
             readings.gauges,
             self._config.destination_names(),
         )
-        app = application(exposition, readings.conditions)
+        app = application(exposition, readings.conditions, self._config.http.token())
         return uvicorn.Server(
             uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", loop="asyncio")
         )

@@ -101,3 +101,32 @@ def test_a_daemon_that_is_still_starting_stops_as_well(tmp_path: Path) -> None:
     _, said = process.communicate(timeout=STOP_SECONDS)
     assert process.returncode == 0, said
     assert "Traceback" not in said
+
+
+def test_a_token_opens_what_is_not_health(
+    make_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("secret of the site\n")
+    daemon = make_daemon(DIPTYCH_HTTP__TOKEN_FILE=str(file)).start()
+    assert daemon.get("/healthz")[0] == 200
+    assert daemon.get("/metrics")[0] == 401
+    status, said = daemon.get("/metrics", Authorization="Bearer secret of the site")
+    assert (status, "diptych_pending_series" in said) == (200, True)
+    assert "secret of the site" not in daemon.log()
+
+
+@pytest.mark.parametrize("content", [None, " \n"])
+def test_a_token_that_cannot_be_read_is_said_at_the_start(
+    diptych: Diptych, tmp_path: Path, content: str | None
+) -> None:
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_text(content)
+    done = diptych(
+        "serve", "--data", tmp_path / "data", "--dicom-port", 0, "--http-port", 0,
+        DIPTYCH_HTTP__TOKEN_FILE=str(file),
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert f"http.token_file {file}" in done.stderr
+    assert not (tmp_path / "data").exists()

@@ -30,7 +30,8 @@ def test_past_the_limit_of_pending_series_associations_wait_and_come_back_afterw
     status, said = daemon.get("/readyz")
     assert (status, "2 series are not judged yet, 2 may be" in said) == (503, True)
     assert daemon.metric("diptych_pending_series_limit") == 2
-    assert daemon.metric('diptych_associations_rejected_total{reason="backlog"}') >= 1
+    rejected = 'diptych_associations_rejected_total{reason="backlog"}'
+    daemon.wait_until(lambda: daemon.metric(rejected) >= 1, "counted", 5)
     # What is under way may finish, up to twice the limit.
     more = [series(1, seed=number)[0] for number in (3, 4)]
     assert [before.store(one) for one in more] == [0, 0]
@@ -50,7 +51,8 @@ def test_with_too_little_space_associations_are_rejected_as_congested(
     daemon = make_daemon(DIPTYCH_SPOOL__MIN_FREE_BYTES=str(1 << 60)).start()
     assert _ask(daemon, CTImageStorage) == CONGESTED
     assert _ask(daemon, Verification) is None
-    assert daemon.metric('diptych_associations_rejected_total{reason="low-space"}') == 1
+    rejected = 'diptych_associations_rejected_total{reason="low-space"}'
+    daemon.wait_until(lambda: daemon.metric(rejected) == 1, "counted", 5)
     assert daemon.get("/readyz")[0] == 503
     assert daemon.kept_files() == []
 

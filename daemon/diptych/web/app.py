@@ -6,16 +6,21 @@ from collections.abc import Callable
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from diptych.errors import StoreError
+from diptych.web.access import Access
 from diptych.web.exposition import Exposition
 
 
-def application(exposition: Exposition, readiness: Callable[[], dict[str, str]]) -> Starlette:
-    """``readiness`` names each condition and what is wrong with it; empty text: it holds."""
+def application(
+    exposition: Exposition, readiness: Callable[[], dict[str, str]], token: str | None = None
+) -> Starlette:
+    """readiness: names each condition and what is wrong with it; empty text: it holds. token: what
+    every request but health must bear."""
 
     def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -42,5 +47,6 @@ def application(exposition: Exposition, readiness: Callable[[], dict[str, str]])
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
-        ]
+        ],
+        middleware=[Middleware(Access, token=token)],
     )
