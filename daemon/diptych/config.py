@@ -261,7 +261,7 @@ class Spool(Section):
     """Where pixels wait, and when they go."""
 
     min_free_bytes: int = Field(512 * 2**20, ge=0)
-    keep_days: float | Literal["forever"] = 30
+    keep_days: float | Literal["forever"] = 30.0
     purge_below_free_bytes: int = Field(5 * 2**30, ge=0)
     quarantine_files: int = Field(200, ge=0)
     quarantine_bytes: int = Field(2**30, ge=0)

@@ -18,6 +18,10 @@ def test_the_migration_takes_the_modality_of_older_cases_from_their_newest_verdi
         'ALTER TABLE "case" DROP COLUMN body_part',
         "DROP TABLE reverdict",
         "DROP TABLE layout",
+        "DROP TABLE forward",
+        "DROP TABLE commitment_item",
+        "DROP TABLE commitment",
+        "DROP TABLE pull",
         "UPDATE alembic_version SET version_num = '0001'",
     )
     assert migrate.upgrade(filled.store) is not None

@@ -38,7 +38,8 @@ def test_the_wheel_holds_the_migrations_and_the_model_but_no_tests_and_no_traini
     assert "diptych/_sql/versions/0001_first_schema.py" in files
     assert "diptych/_models/manifest.toml" in files
     assert any(name.startswith("diptych/_models/bundled/") for name in files)
-    assert not any("test" in name or "train" in name for name in files)
+    parts = {part for name in files for part in Path(name).parts}
+    assert not any(p == "tests" or p.startswith("test_") or "train" in p for p in parts)
 
 
 def test_the_demo_from_the_wheel_ends_with_every_expected_verdict(

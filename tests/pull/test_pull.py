@@ -134,7 +134,7 @@ def test_interrupted_at_its_limited_rate_it_goes_on_where_it_was(
         time.sleep(3)  # two instances at 0.2/s are ten seconds
         assert daemon.value("SELECT count(*) FROM pull") == 1
         slow.send_signal(signal.SIGINT)
-        _, said = slow.communicate(timeout=20)
+        _, said = slow.communicate(timeout=90)
         assert (slow.returncode, said) == (130, "diptych: interrupted\n")
         done = _pull(daemon, port, "--since", "2020-01-10")
         assert done.stdout == "4 studies, 4 series: 3 pulled (6 instances), 1 before, 0 not whole\n"
