@@ -156,7 +156,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class ForIndexes:
     """What is to be added to the indexes, and the chain's head. keys (m,), vectors (m, d): of new
     nodes; layouts: key and vector of each."""
 
@@ -166,7 +166,7 @@ class Recorded:
     head: tuple[int, str]
 
 
-def record(store: Store, judged: Judged, fingerprint_id: int) -> Recorded:
+def record(store: Store, judged: Judged, fingerprint_id: int) -> ForIndexes:
     """Commit everything at once.
 
     Raises StoreError, and then nothing of it is kept; also when what a verdict rests on was
@@ -209,7 +209,7 @@ def record(store: Store, judged: Judged, fingerprint_id: int) -> Recorded:
         head = chain.head(connection)
         faults.point("judge.inside-transaction")
     added = np.concatenate(vectors) if vectors else np.empty((0, 0), np.float32)
-    return Recorded(np.array(keys, np.uint64), added, laid_out, head)
+    return ForIndexes(np.array(keys, np.uint64), added, laid_out, head)
 
 
 def _refuse_forgotten(connection: Connection, item: CaseVerdict, fingerprint_id: int) -> None:
