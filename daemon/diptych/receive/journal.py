@@ -38,7 +38,7 @@ from diptych.receive.spool import Spool, sync_folder
 
 log = logging.getLogger(__name__)
 
-SEGMENT_BYTES = 64 << 20
+SEGMENT_BYTES = 32 << 20
 _GROW_BYTES = 4 << 20
 _BLOCK = 4096
 # Magic, generation, number in it, offset of the data set, bytes of the file, SHA-256 of the data

@@ -54,7 +54,7 @@ def reconcile(
         try:
             if source is None:
                 raise StoreError("spool: not a file of ours: another name than we give")
-            _register(store, spool, source, locator, header_limit, destinations_of(source))
+            register(store, spool, source, locator, header_limit, destinations_of(source))
             registered += 1
         except (header.Mismatch, header.Unparsable, StoreError, OSError) as error:
             if "database" in str(error):
@@ -72,14 +72,16 @@ def reconcile(
     return Reconciled(registered, orphans, len(known), strangers)
 
 
-def _register(
+def register(
     store: Store,
     spool: Spool,
     source: str,
     locator: str,
-    header_limit: int,
-    destinations: tuple[str, ...],
+    header_limit: int = 1 << 20,
+    destinations: tuple[str, ...] = (),
 ) -> None:
+    """File what lies at ``locator`` as if ``source`` had sent it. Raises header.Mismatch,
+    header.Unparsable, StoreError or OSError."""
     path = spool.path(locator)
     offset = data_set_offset(path)
     syntax = transfer_syntax(path)
