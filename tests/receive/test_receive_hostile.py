@@ -6,12 +6,15 @@ it for ever, inbound lengths are not bounded, ``select`` ends at descriptor 1024
 
 from __future__ import annotations
 
+import os
 import resource
+import signal
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -54,8 +57,20 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         made.end()
 
 
-def test_an_echo_is_answered_within_a_second_while_600_connections_stall(
-    impatient: Daemon,
+def test_nobody_in_a_burst_of_connections_has_to_knock_twice(impatient: Daemon) -> None:
+    (pid,) = acceptor_pids(impatient)
+    with ExitStack() as stack:
+        # Busy elsewhere: what the kernel cannot queue it drops, and tries again after a second.
+        os.kill(pid, signal.SIGSTOP)
+        stack.callback(os.kill, pid, signal.SIGCONT)
+        connect = _connector(stack, impatient.port, seconds=0.9)
+        for _ in range(700):
+            connect(b"")
+    assert _echo_seconds(impatient.port) < 10
+
+
+def test_600_stalled_connections_cost_an_echo_less_than_a_second(
+    impatient: Daemon, plain: Daemon
 ) -> None:
     request = associate_request(b"SLOW")
     with ExitStack() as stack:
@@ -64,12 +79,11 @@ def test_an_echo_is_answered_within_a_second_while_600_connections_stall(
             connect(b"")
         for _ in range(50):
             connect(request[:40])
-        seconds = [_echo_seconds(impatient.port) for _ in range(10)]
-    assert max(seconds) < 1, seconds
+        assert max(_seconds_more(impatient, plain)) < 1
 
 
 def test_an_echo_is_answered_while_fifty_associations_stall_inside_a_pdu(
-    impatient: Daemon,
+    impatient: Daemon, plain: Daemon
 ) -> None:
     with ExitStack() as stack:
         connect = _connector(stack, impatient.port)
@@ -78,8 +92,7 @@ def test_an_echo_is_answered_while_fifty_associations_stall_inside_a_pdu(
             peer = connect(associate_request(b"HALF"))
             assert _type_of_answer(peer) == A_ASSOCIATE_AC
             peer.sendall(half)
-        seconds = [_echo_seconds(impatient.port) for _ in range(10)]
-        assert max(seconds) < 1, seconds
+        assert max(_seconds_more(impatient, plain)) < 1
         # They lose their places: 50 of the 64 that there are would be half-sent still.
         time.sleep(5)
         others = [Peer(impatient.port) for _ in range(60)]
@@ -277,7 +290,9 @@ def _bounded_memory(daemon: Daemon) -> Iterator[None]:
     assert _status(pid, "VmHWM") - before < GROWTH
 
 
-def _connector(stack: ExitStack, port: int, addresses: int = 1) -> Callable[[bytes], socket.socket]:
+def _connector(
+    stack: ExitStack, port: int, addresses: int = 1, seconds: float = 20
+) -> Callable[[bytes], socket.socket]:
     """Connects, from several loopback addresses in turn, and sends what it is given."""
     made = 0
 
@@ -285,7 +300,7 @@ def _connector(stack: ExitStack, port: int, addresses: int = 1) -> Callable[[byt
         nonlocal made
         made += 1
         address = (f"127.0.0.{made % addresses + 1}", 0)
-        peer = socket.create_connection(("127.0.0.1", port), 20, address)
+        peer = socket.create_connection(("127.0.0.1", port), seconds, address)
         stack.enter_context(peer)
         if sent:
             peer.sendall(sent)
@@ -310,6 +325,14 @@ def _echo_seconds(port: int) -> float:
     seconds = time.monotonic() - began
     association.release()
     return seconds
+
+
+def _seconds_more(attacked: Daemon, quiet: Daemon) -> list[float]:
+    """How much longer each of ten echoes takes than one that a quiet daemon is asked for at the
+    same moment: what the machine is busy with besides costs both."""
+    with ThreadPoolExecutor(2) as pool:
+        pairs = [list(pool.map(_echo_seconds, (attacked.port, quiet.port))) for _ in range(10)]
+    return [here - there for here, there in pairs]
 
 
 def _read_pdu(peer: socket.socket) -> bytes | None:
