@@ -7,6 +7,7 @@ never anything from the wire. Everything lies on one file system, so a rename is
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -123,11 +124,15 @@ class Spool:
             _sync_folder(self._instances / source)
         _sync_folder(self._instances)
         _sync_folder(self.folder)
-        # The data folder, where the database lies as well, and its own name: until both are synced
-        # a power cut may take everything below them.
-        _sync_folder(self.folder.parent)
-        with suppress(PermissionError):  # not ours to read: then it was not ours to make either
-            _sync_folder(self.folder.parent.parent)
+        # The data folder, where the database lies as well, and the names above it, any of which may
+        # be new: until all are synced a power cut may take everything below them.
+        for folder in self.folder.absolute().parents:
+            try:
+                _sync_folder(folder)
+            except OSError as error:
+                # What is not ours to read or to write to was not ours to make either.
+                if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL):
+                    raise
 
     def part(self, association: str, acceptor: str) -> Part:
         """A new file for a transfer in flight; both arguments are our own names."""
