@@ -54,7 +54,9 @@ STOP_SECONDS = 8.0
 # A child that dies at once is not restarted in a tight loop.
 RESTART_SECONDS = 1.0
 START_SECONDS = 120.0
-BACKLOG = 512
+# What finds the queue full is dropped, and its sender tries again after a second. The kernel cuts
+# this to net.core.somaxconn, 4096 by default.
+BACKLOG = 4096
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,17 @@ it for ever, inbound lengths are not bounded, ``select`` ends at descriptor 1024
 
 from __future__ import annotations
 
+import os
 import resource
+import signal
 import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 
 import pytest
-from pynetdicom import AE
-from pynetdicom.sop_class import Verification
 
 from receive.peers import (
     CT,
@@ -31,11 +30,23 @@ from receive.peers import (
     parts,
     pdu,
 )
+from receive.sockets import (
+    A_ABORT,
+    A_ASSOCIATE_AC,
+    MEBI,
+    bounded_memory,
+    connector,
+    descriptors,
+    echo_seconds,
+    ends,
+    is_success,
+    read_pdu,
+    seconds_more,
+    threads,
+    type_of_answer,
+)
 from running import Daemon, instance
 
-A_ASSOCIATE_AC, A_ABORT = 0x02, 0x07
-MEBI = 1 << 20
-GROWTH = 256 * MEBI
 COMMAND, LAST_COMMAND, DATA, LAST_DATA = b"\x01", b"\x03", b"\x00", b"\x02"
 C_ECHO_RQ = 0x0030
 
@@ -54,32 +65,42 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         made.end()
 
 
-def test_an_echo_is_answered_within_a_second_while_600_connections_stall(
-    impatient: Daemon,
+def test_nobody_in_a_burst_of_connections_has_to_knock_twice(impatient: Daemon) -> None:
+    (pid,) = acceptor_pids(impatient)
+    with ExitStack() as stack:
+        # Busy elsewhere: what the kernel cannot queue it drops, and tries again after a second.
+        os.kill(pid, signal.SIGSTOP)
+        stack.callback(os.kill, pid, signal.SIGCONT)
+        connect = connector(stack, impatient.port, seconds=0.9)
+        for _ in range(700):
+            connect(b"")
+    assert echo_seconds(impatient.port) < 10
+
+
+def test_600_stalled_connections_cost_an_echo_less_than_a_second(
+    impatient: Daemon, plain: Daemon
 ) -> None:
     request = associate_request(b"SLOW")
     with ExitStack() as stack:
-        connect = _connector(stack, impatient.port)
+        connect = connector(stack, impatient.port)
         for _ in range(500):
             connect(b"")
         for _ in range(50):
             connect(request[:40])
-        seconds = [_echo_seconds(impatient.port) for _ in range(10)]
-    assert max(seconds) < 1, seconds
+        assert max(seconds_more(impatient, plain) for _ in range(10)) < 1
 
 
 def test_an_echo_is_answered_while_fifty_associations_stall_inside_a_pdu(
-    impatient: Daemon,
+    impatient: Daemon, plain: Daemon
 ) -> None:
     with ExitStack() as stack:
-        connect = _connector(stack, impatient.port)
+        connect = connector(stack, impatient.port)
         half = data_pdu(LAST_COMMAND + command(1, CT.encode(), b"1.2.3", True))[:-5]
         for _ in range(50):
             peer = connect(associate_request(b"HALF"))
-            assert _type_of_answer(peer) == A_ASSOCIATE_AC
+            assert type_of_answer(peer) == A_ASSOCIATE_AC
             peer.sendall(half)
-        seconds = [_echo_seconds(impatient.port) for _ in range(10)]
-        assert max(seconds) < 1, seconds
+        assert max(seconds_more(impatient, plain) for _ in range(10)) < 1
         # They lose their places: 50 of the 64 that there are would be half-sent still.
         time.sleep(5)
         others = [Peer(impatient.port) for _ in range(60)]
@@ -92,7 +113,7 @@ def test_a_connection_without_a_request_is_closed_when_the_artim_timer_runs_out(
     impatient: Daemon,
 ) -> None:
     with ExitStack() as stack:
-        connect = _connector(stack, impatient.port)
+        connect = connector(stack, impatient.port)
         for sent in (b"", associate_request(b"SLOW")[:-1]):
             peer = connect(sent)
             peer.settimeout(6)
@@ -106,26 +127,26 @@ def test_a_connection_without_a_request_is_closed_when_the_artim_timer_runs_out(
 def test_a_pdu_that_declares_four_gibibytes_is_aborted_before_it_takes_memory(
     plain: Daemon, kind: int
 ) -> None:
-    with _bounded_memory(plain), ExitStack() as stack:
-        peer = _connector(stack, plain.port)(b"")
+    with bounded_memory(plain), ExitStack() as stack:
+        peer = connector(stack, plain.port)(b"")
         if kind == 0x04:
             peer.sendall(associate_request(b"LIAR"))
-            assert _type_of_answer(peer) == A_ASSOCIATE_AC
+            assert type_of_answer(peer) == A_ASSOCIATE_AC
         peer.sendall(struct.pack(">BBI", kind, 0, 0xFFFFFFFF))
         with suppress(ConnectionError):
             for _ in range(400):
                 peer.sendall(bytes(MEBI))
         with suppress(ConnectionError):
-            assert _type_of_answer(peer) in (A_ABORT, None)
+            assert type_of_answer(peer) in (A_ABORT, None)
     assert deliver(plain.port, [instance()]) == [0x0000]
 
 
 def test_a_command_set_or_an_unasked_data_set_without_end_is_aborted(plain: Daemon) -> None:
     echo = LAST_COMMAND + command(1, CT.encode(), None, True, C_ECHO_RQ)
     for first, then in ((COMMAND, COMMAND), (echo, DATA)):
-        with _bounded_memory(plain), ExitStack() as stack:
-            peer = _connector(stack, plain.port)(associate_request(b"FLOOD"))
-            assert _type_of_answer(peer) == A_ASSOCIATE_AC
+        with bounded_memory(plain), ExitStack() as stack:
+            peer = connector(stack, plain.port)(associate_request(b"FLOOD"))
+            assert type_of_answer(peer) == A_ASSOCIATE_AC
             peer.sendall(data_pdu(first))
             block = data_pdu(then + bytes(131_000))
             with pytest.raises(ConnectionError):
@@ -135,13 +156,13 @@ def test_a_command_set_or_an_unasked_data_set_without_end_is_aborted(plain: Daem
 
 def test_a_command_that_is_repeated_inside_its_data_set_opens_no_more_files(plain: Daemon) -> None:
     with ExitStack() as stack:
-        peer = _connector(stack, plain.port)(associate_request(b"AGAIN"))
-        assert _type_of_answer(peer) == A_ASSOCIATE_AC
+        peer = connector(stack, plain.port)(associate_request(b"AGAIN"))
+        assert type_of_answer(peer) == A_ASSOCIATE_AC
         begun = LAST_COMMAND + command(1, CT.encode(), b"1.2.3", True)
         with suppress(ConnectionError):
             for _ in range(200):
                 peer.sendall(data_pdu(begun) + data_pdu(DATA + b"x"))
-        assert _type_of_answer(peer) in (A_ABORT, None)
+        assert type_of_answer(peer) in (A_ABORT, None)
     plain.wait_until(lambda: not parts(plain), "rid of them", 5)
 
 
@@ -152,9 +173,9 @@ def test_requests_without_waiting_for_answers_take_neither_files_nor_memory(
     uid = data_set.SOPInstanceUID.encode()
     one = data_pdu(LAST_COMMAND + command(1, CT.encode(), uid, True))
     one += data_pdu(LAST_DATA + encoded(data_set))
-    with _bounded_memory(plain), ExitStack() as stack:
-        peer = _connector(stack, plain.port)(associate_request(b"EAGER"))
-        assert _type_of_answer(peer) == A_ASSOCIATE_AC
+    with bounded_memory(plain), ExitStack() as stack:
+        peer = connector(stack, plain.port)(associate_request(b"EAGER"))
+        assert type_of_answer(peer) == A_ASSOCIATE_AC
         peer.settimeout(3)
         most = 0
         with suppress(OSError):
@@ -171,17 +192,17 @@ def test_more_than_1024_descriptors_are_no_reason_to_fail(plain: Daemon) -> None
     assert held > 4096
     with ExitStack() as stack:
         # Filled from outside: connections wait, so the next association's number is above 1024.
-        connect = _connector(stack, plain.port, addresses=20)
+        connect = connector(stack, plain.port, addresses=20)
         for _ in range(1100):
             connect(b"")
-        plain.wait_until(lambda: _descriptors(pid) > 1050, "holding them", 5)
+        plain.wait_until(lambda: descriptors(pid) > 1050, "holding them", 5)
         # By hand: the library in this process holds as many, and fails.
         peer = connect(associate_request(b"LEGIT"))
-        assert _type_of_answer(peer) == A_ASSOCIATE_AC
+        assert type_of_answer(peer) == A_ASSOCIATE_AC
         data_set = instance()
         told = command(1, CT.encode(), data_set.SOPInstanceUID.encode(), True)
         peer.sendall(data_pdu(LAST_COMMAND + told) + data_pdu(LAST_DATA + encoded(data_set)))
-        assert _is_success(_read_pdu(peer))
+        assert is_success(read_pdu(peer))
 
 
 @pytest.mark.parametrize(
@@ -213,17 +234,17 @@ def test_a_pdu_out_of_order_or_without_content_costs_only_its_association(
 ) -> None:
     for first in (b"", associate_request(b"ODD")):
         with ExitStack() as stack:
-            peer = _connector(stack, impatient.port)(first)
+            peer = connector(stack, impatient.port)(first)
             if first:
-                assert _type_of_answer(peer) == A_ASSOCIATE_AC
+                assert type_of_answer(peer) == A_ASSOCIATE_AC
             with suppress(ConnectionError):
                 peer.sendall(sent)
-            assert _ends(peer, 8), "the connection stays"
+            assert ends(peer, 8), "the connection stays"
     impatient.wait_until(lambda: not parts(impatient), "rid of what was begun", 5)
     log = impatient.log()
     assert "Traceback" not in log
     assert "a thread ended by" not in log
-    assert _echo_seconds(impatient.port) < 1
+    assert echo_seconds(impatient.port) < 1
 
 
 def test_zero_length_fragments_between_others_change_nothing(plain: Daemon) -> None:
@@ -231,11 +252,11 @@ def test_zero_length_fragments_between_others_change_nothing(plain: Daemon) -> N
     data = encoded(data_set)
     told = command(1, CT.encode(), data_set.SOPInstanceUID.encode(), True)
     with ExitStack() as stack:
-        peer = _connector(stack, plain.port)(associate_request(b"GAPS"))
-        assert _type_of_answer(peer) == A_ASSOCIATE_AC
+        peer = connector(stack, plain.port)(associate_request(b"GAPS"))
+        assert type_of_answer(peer) == A_ASSOCIATE_AC
         peer.sendall(data_pdu(COMMAND) * 3 + data_pdu(COMMAND + told) + data_pdu(LAST_COMMAND))
         peer.sendall(data_pdu(DATA) * 500 + data_pdu(DATA + data) + data_pdu(LAST_DATA))
-        assert _is_success(_read_pdu(peer))
+        assert is_success(read_pdu(peer))
 
 
 def test_a_thousand_aborts_inside_a_data_set_leave_neither_files_nor_threads(
@@ -250,122 +271,23 @@ def test_a_thousand_aborts_inside_a_data_set_leave_neither_files_nor_threads(
         for number in range(250):
             with socket.create_connection(("127.0.0.1", plain.port), timeout=20) as peer:
                 peer.sendall(associate_request(b"ABORTS"))
-                assert _type_of_answer(peer) == A_ASSOCIATE_AC
+                assert type_of_answer(peer) == A_ASSOCIATE_AC
                 peer.sendall(begun + (abort if number % 2 else b""))
 
-    plain.wait_until(lambda: _threads(pid) < 12, "without associations", 20)
-    threads = _threads(pid)
-    with _bounded_memory(plain):
+    plain.wait_until(lambda: threads(pid) < 12, "without associations", 20)
+    quiet = threads(pid)
+    with bounded_memory(plain):
         senders = [threading.Thread(target=some) for _ in range(4)]
         for sender in senders:
             sender.start()
         while any(sender.is_alive() for sender in senders):
-            assert _echo_seconds(plain.port) < 2
+            assert echo_seconds(plain.port) < 2
     plain.wait_until(lambda: not parts(plain), "rid of half-sent files", 10)
-    plain.wait_until(lambda: _threads(pid) <= threads + 1, "rid of their threads", 10)
+    plain.wait_until(lambda: threads(pid) <= quiet + 1, "rid of their threads", 10)
     assert acceptor_pids(plain) == [pid]
     assert deliver(plain.port, [instance()]) == [0x0000]
-
-
-@contextmanager
-def _bounded_memory(daemon: Daemon) -> Iterator[None]:
-    (pid,) = acceptor_pids(daemon)
-    Path(f"/proc/{pid}/clear_refs").write_text("5")  # proc(5): the peak begins anew
-    before = _status(pid, "VmHWM")
-    yield
-    assert acceptor_pids(daemon) == [pid]
-    assert _status(pid, "VmHWM") - before < GROWTH
-
-
-def _connector(stack: ExitStack, port: int, addresses: int = 1) -> Callable[[bytes], socket.socket]:
-    """Connects, from several loopback addresses in turn, and sends what it is given."""
-    made = 0
-
-    def connect(sent: bytes) -> socket.socket:
-        nonlocal made
-        made += 1
-        address = (f"127.0.0.{made % addresses + 1}", 0)
-        peer = socket.create_connection(("127.0.0.1", port), 20, address)
-        stack.enter_context(peer)
-        if sent:
-            peer.sendall(sent)
-        return peer
-
-    return connect
 
 
 def _send_often(peer: socket.socket, data: bytes, times: int) -> None:
     for _ in range(times):
         peer.sendall(data)
-
-
-def _echo_seconds(port: int) -> float:
-    ae = AE("LEGIT")
-    ae.acse_timeout = ae.dimse_timeout = 10
-    ae.add_requested_context(Verification)
-    began = time.monotonic()
-    association = ae.associate("127.0.0.1", port)
-    assert association.is_established
-    assert association.send_c_echo().Status == 0x0000
-    seconds = time.monotonic() - began
-    association.release()
-    return seconds
-
-
-def _read_pdu(peer: socket.socket) -> bytes | None:
-    """The next PDU, None when the connection ended."""
-    head = _exactly(peer, 6)
-    return (
-        None if head is None else head + (_exactly(peer, struct.unpack(">I", head[2:])[0]) or b"")
-    )
-
-
-def _is_success(answer: bytes | None) -> bool:
-    """Whether a response says (0000,0900) Status, US, 0x0000."""
-    return answer is not None and struct.pack("<HHIH", 0, 0x0900, 2, 0x0000) in answer
-
-
-def _exactly(peer: socket.socket, size: int) -> bytes | None:
-    data = b""
-    while len(data) < size:
-        more = peer.recv(size - len(data))
-        if not more:
-            return None
-        data += more
-    return data
-
-
-def _type_of_answer(peer: socket.socket) -> int | None:
-    with suppress(ConnectionError):
-        answer = _read_pdu(peer)
-        return None if answer is None else answer[0]
-    return None
-
-
-def _ends(peer: socket.socket, seconds: float) -> bool:
-    peer.settimeout(seconds)
-    try:
-        while peer.recv(4096):
-            pass
-    except TimeoutError:
-        return False
-    except ConnectionError:
-        pass
-    return True
-
-
-def _status(pid: int, field: str) -> int:
-    """A size of proc(5)'s status, in bytes; a bare number as it is."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            value, *unit = line.split()[1:]
-            return int(value) * (1024 if unit else 1)
-    raise AssertionError(field)
-
-
-def _threads(pid: int) -> int:
-    return _status(pid, "Threads")
-
-
-def _descriptors(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))

@@ -12,34 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from receive.authority import Authority, client_context
 from receive.peers import associate_request
 from running import Daemon, instance, program
 
 A_ASSOCIATE_AC, A_ASSOCIATE_RJ = 0x02, 0x03
-
-
-class Authority:
-    """A certificate authority in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-        self.certificate = folder / "authority.pem"
-        self._key = folder / "authority.key"
-        _openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", self._key)
-        named = ("-subj", "/CN=authority", "-days", "30")
-        _openssl("req", "-x509", "-new", "-key", self._key, *named, "-out", self.certificate)
-
-    def issue(self, name: str, alternative: str = "DNS:localhost") -> tuple[Path, Path]:
-        """A new certificate and key for ``name``."""
-        certificate, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
-        request, more = self.folder / "request.pem", self.folder / "more.cnf"
-        more.write_text(f"subjectAltName={alternative}\n")
-        _openssl("genrsa", "-out", key, "2048")
-        _openssl("req", "-new", "-key", key, "-subj", f"/CN={name}", "-out", request)
-        signed = ("-CA", self.certificate, "-CAkey", self._key, "-CAcreateserial", "-days", "30")
-        _openssl("x509", "-req", "-in", request, *signed, "-extfile", more, "-out", certificate)
-        return certificate, key
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +70,7 @@ def test_only_tls_1_2_and_1_3_with_forward_secrecy_and_authenticated_encryption(
     open_to_all: Daemon,
 ) -> None:
     def agreed(version: ssl.TLSVersion, suites: str) -> str | None:
-        context = _client()
+        context = client_context()
         context.minimum_version = context.maximum_version = version
         context.set_ciphers(suites)
         try:
@@ -118,7 +95,7 @@ def test_the_certificate_decides_who_is_who(mutual: Daemon, authority: Authority
         ("router", "DNS:localhost", b"OTHER", A_ASSOCIATE_RJ),
         ("stranger", "DNS:elsewhere", b"ROUTER", A_ASSOCIATE_RJ),
     ):
-        context = _client()
+        context = client_context()
         context.load_cert_chain(*authority.issue(name, alternative))
         with _connected(mutual.port, context) as peer:
             peer.sendall(associate_request(calling))
@@ -132,9 +109,9 @@ def test_the_certificate_decides_who_is_who(mutual: Daemon, authority: Authority
 def test_without_a_certificate_of_the_authority_there_is_no_association(
     mutual: Daemon, tmp_path: Path
 ) -> None:
-    foreign = _client()
+    foreign = client_context()
     foreign.load_cert_chain(*Authority(tmp_path / "foreign").issue("scanner.example"))
-    for context in (_client(), foreign):
+    for context in (client_context(), foreign):
         # TLS 1.3 tells the client only with the first read.
         with pytest.raises(OSError), _connected(mutual.port, context) as peer:  # noqa: PT012
             peer.sendall(associate_request(b"ANY"))
@@ -151,7 +128,7 @@ def test_a_new_certificate_is_shown_without_a_restart_and_a_broken_one_is_not(
     ).start()
 
     def shown() -> bytes | None:
-        with _connected(daemon.port, _client()) as peer:
+        with _connected(daemon.port, client_context()) as peer:
             return peer.getpeercert(binary_form=True)
 
     first = shown()
@@ -191,7 +168,7 @@ def test_an_echo_over_tls_is_answered_while_handshakes_stall(
         seconds = []
         for _ in range(5):
             began = time.monotonic()
-            with _connected(open_to_all.port, _client()) as legitimate:
+            with _connected(open_to_all.port, client_context()) as legitimate:
                 legitimate.sendall(associate_request(b"LEGIT"))
                 assert legitimate.recv(1)[0] == A_ASSOCIATE_AC
             seconds.append(time.monotonic() - began)
@@ -213,19 +190,8 @@ def _daemon(
         made.end()
 
 
-def _client() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
 def _connected(port: int, context: ssl.SSLContext) -> ssl.SSLSocket:
     return context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=10))
-
-
-def _openssl(*arguments: str | Path) -> None:
-    subprocess.run([program("openssl"), *arguments], check=True, capture_output=True)
 
 
 def _run(name: str, *arguments: str) -> int:

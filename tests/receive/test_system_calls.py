@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,22 @@ def test_every_byte_and_row_is_on_disk_before_the_response(
     assert send(daemon.port, [data_set]) == [0x0000]
     daemon.end()
     assert _steps_before_the_response(trace.read_text(), steps, telling) == list(steps)
+
+
+def test_the_names_of_all_folders_above_the_data_are_on_disk_before_the_response(
+    make_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    daemon = make_daemon("one/two/three/data")
+    trace = daemon.data / "trace.txt"
+    calls = "trace=fsync,fdatasync,sendto,sendmsg,write"
+    daemon.start(program("strace"), "-f", "-y", "-qq", "-o", trace, "-e", calls)
+    assert send(daemon.port, series(1)) == [0x0000]
+    daemon.end()
+    before, response, _ = re.split(f"({RESPONSE})", trace.read_text(), maxsplit=1)[:3]
+    assert response
+    synced = set(re.findall(r"fsync\(\d+<([^>]*)>\) += 0", before))
+    wanted = [daemon.data, *daemon.data.parents]
+    assert {str(folder) for folder in wanted[: wanted.index(tmp_path) + 1]} <= synced
 
 
 def _steps_before_the_response(trace: str, steps: dict[str, str], telling: str) -> list[str]:

@@ -54,6 +54,9 @@ CALLING_AE_TITLE_NOT_RECOGNISED = (0x01, 0x01, 0x03)
 # Rejected transient, service provider (presentation).
 LOCAL_LIMIT_EXCEEDED = (0x02, 0x03, 0x02)
 
+# Their pixels stay behind a URL (PS3.5 sections A.6, A.7): what we acknowledged we would not hold.
+JPIP_REFERENCED = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (94, 95, 204, 205))
+
 _STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."
 
 # How often ended associations are noticed, in seconds: a series waits this much longer at most.
@@ -355,7 +358,7 @@ def certificates(config: Config) -> tls.Certificates | None:
 
 
 def application_entity(config: Config) -> AE:
-    """All storage SOP classes in every transfer syntax that is stored as sent."""
+    """All storage SOP classes in every transfer syntax that brings the pixels along."""
     ae = AE(ae_title=config.dicom.ae_title)
     ae.require_called_aet = config.dicom.check_called_ae_title
     ae.maximum_associations = config.dicom.maximum_associations
@@ -363,7 +366,7 @@ def application_entity(config: Config) -> AE:
     ae.network_timeout = config.dicom.network_timeout
     ae.acse_timeout = config.dicom.network_timeout
     ae.dimse_timeout = config.dicom.network_timeout
-    refused = set()
+    refused = set(JPIP_REFERENCED)
     if not config.dicom.deflated:
         refused.add(DeflatedExplicitVRLittleEndian)
     if not config.dicom.big_endian:

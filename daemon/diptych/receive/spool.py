@@ -175,11 +175,15 @@ class Spool:
             sync_folder(self._instances / source)
         sync_folder(self._instances)
         sync_folder(self.folder)
-        # The data folder, where the database lies as well, and its own name: until both are synced
-        # a power cut may take everything below them.
-        sync_folder(self.folder.parent)
-        with suppress(PermissionError):  # not ours to read: then it was not ours to make either
-            sync_folder(self.folder.parent.parent)
+        # The data folder, where the database lies as well, and the names above it, any of which may
+        # be new: until all are synced a power cut may take everything below them.
+        for folder in self.folder.absolute().parents:
+            try:
+                sync_folder(folder)
+            except OSError as error:
+                # What is not ours to read or to write to was not ours to make either.
+                if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL):
+                    raise
 
     def part(self, association: str, acceptor: str) -> Part:
         """A new file for a transfer in flight; both arguments are our own names."""
