@@ -12,34 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from authorities import Authority
 from receive.peers import associate_request
 from running import Daemon, instance, program
 
 A_ASSOCIATE_AC, A_ASSOCIATE_RJ = 0x02, 0x03
-
-
-class Authority:
-    """A certificate authority in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-        self.certificate = folder / "authority.pem"
-        self._key = folder / "authority.key"
-        _openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", self._key)
-        named = ("-subj", "/CN=authority", "-days", "30")
-        _openssl("req", "-x509", "-new", "-key", self._key, *named, "-out", self.certificate)
-
-    def issue(self, name: str, alternative: str = "DNS:localhost") -> tuple[Path, Path]:
-        """A new certificate and key for ``name``."""
-        certificate, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
-        request, more = self.folder / "request.pem", self.folder / "more.cnf"
-        more.write_text(f"subjectAltName={alternative}\n")
-        _openssl("genrsa", "-out", key, "2048")
-        _openssl("req", "-new", "-key", key, "-subj", f"/CN={name}", "-out", request)
-        signed = ("-CA", self.certificate, "-CAkey", self._key, "-CAcreateserial", "-days", "30")
-        _openssl("x509", "-req", "-in", request, *signed, "-extfile", more, "-out", certificate)
-        return certificate, key
 
 
 @pytest.fixture(scope="module")
@@ -222,10 +199,6 @@ def _client() -> ssl.SSLContext:
 
 def _connected(port: int, context: ssl.SSLContext) -> ssl.SSLSocket:
     return context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=10))
-
-
-def _openssl(*arguments: str | Path) -> None:
-    subprocess.run([program("openssl"), *arguments], check=True, capture_output=True)
 
 
 def _run(name: str, *arguments: str) -> int:
