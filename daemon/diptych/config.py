@@ -133,6 +133,31 @@ class Port(Section):
             return None
         return Certificates(section, self.tls_certificate, self.tls_key, self.tls_authorities)
 
+    @property
+    def local(self) -> str:
+        """Where this machine reaches it."""
+        try:
+            address = ipaddress.ip_address(self.host)
+        except ValueError:  # a name
+            return self.host
+        if not address.is_unspecified:
+            return self.host
+        return "127.0.0.1" if address.version == 4 else "::1"
+
+    @property
+    def locally(self) -> Caller | None:
+        """How our own commands call it: they know it by its certificate, whatever that names, and
+        show the same where one is asked for."""
+        if self.tls_certificate is None:
+            return None
+        mutual = self.tls_authorities is not None
+        return Caller(
+            authorities=self.tls_certificate,
+            certificate=self.tls_certificate if mutual else None,
+            key=self.tls_key if mutual else None,
+            check_hostname=False,
+        )
+
 
 class Peer(Section):
     """Whom we call, over TLS where ``tls_authorities`` says who vouches for it."""

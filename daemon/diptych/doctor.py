@@ -17,7 +17,7 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 
 from sqlalchemy import text
@@ -253,7 +253,13 @@ def _daemon(config: Config, holder: str) -> str:
             "daemon; its log says which"
         ) from error
     where = f"process {holder}, DICOM port {ports['dicom']}, HTTP port {ports['http']}"
-    asked = HTTPConnection(config.http.host, ports["http"], timeout=ANSWER_SECONDS)
+    http, tls = config.http, config.http.locally
+    if tls is None:
+        asked = HTTPConnection(http.local, ports["http"], timeout=ANSWER_SECONDS)
+    else:
+        asked = HTTPSConnection(
+            http.local, ports["http"], timeout=ANSWER_SECONDS, context=tls.context()
+        )
     try:
         asked.request("GET", "/readyz")
         said = json.loads(asked.getresponse().read())

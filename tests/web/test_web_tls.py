@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from authorities import Authority
+from cli.command_line import command, environment
 from running import Daemon
 
 ON_THIS_MACHINE = "DNS:localhost,IP:127.0.0.1"
@@ -52,6 +55,18 @@ def test_the_pages_are_read_with_a_certificate_and_a_token(
     assert _get(mutual, "/metrics", client)[0] == 401
     status, body = _get(mutual, "/metrics", client, Authorization=f"Bearer {TOKEN}")
     assert (status, "diptych_pending_series" in body) == (200, True)
+
+
+def test_doctor_asks_over_tls(mutual: Daemon) -> None:
+    done = subprocess.run(
+        command("doctor", "--data", mutual.data),
+        env=environment(**mutual.environment),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert re.search(r"HTTP port \d+, ready", done.stdout), done.stdout + done.stderr
+    assert done.returncode == 0
 
 
 def test_without_a_certificate_of_the_authority_nothing_is_answered(
