@@ -118,6 +118,24 @@ def test_what_the_daemon_does_not_take_now_is_fetched_again_when_it_does(
     daemon.wait_until(lambda: daemon.value("SELECT count(*) FROM verdict") >= 1, "judged", 60)
 
 
+def test_the_archive_is_answered_what_the_daemon_answers(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    port = free_port()
+    daemon = make_daemon(DIPTYCH_DICOM__HEADER_LIMIT="4096").start()
+    wanted = dated("20200110", "CT", 7)
+    wanted[1].PatientComments = "x" * 8000  # its UIDs come later than a header may be long
+    with dcmqrscp(tmp_path / "qr", port, free_port()):
+        assert set(send(port, wanted, called="ARCHIVE")) == {0x0000}
+        done = pull(daemon, port, *DAY, "--get")
+        assert (done.returncode, done.stdout) == (
+            3,
+            "1 studies, 1 series: 0 pulled (2 instances), 0 before, 1 not whole\n",
+        )
+    assert held(daemon) == {wanted[0].SOPInstanceUID, wanted[2].SOPInstanceUID}
+    assert daemon.metric('diptych_store_failures_total{reason="unparsable"}') == 1
+
+
 def test_an_archive_behind_tls_gives_to_a_listener_behind_tls(
     make_daemon: MakeDaemon, tmp_path: Path
 ) -> None:

@@ -50,6 +50,13 @@ class Handing:
     def __init__(self, config: Config, archive_ae_title: str) -> None:
         """Raises ConfigError when no daemon runs on the data folder."""
         self._config, self._title = config, archive_ae_title
+        storage = set(storage_sop_classes(config))
+        # Storage SOP class → transfer syntaxes that the daemon takes.
+        self.taken: Mapping[str, list[str]] = {
+            str(context.abstract_syntax): [str(uid) for uid in context.transfer_syntax]
+            for context in application_entity(config).supported_contexts
+            if context.abstract_syntax in storage
+        }
         self._spool = Spool(config.spool_folder, config.source_names())
         # Transfers in flight lie where the daemon's do, and go with them when they are orphans.
         self._incarnation = uuid.uuid4().hex
@@ -61,21 +68,10 @@ class Handing:
         pynetdicom_hooks.send_files_as_they_are()
         self._port()
 
-    @property
-    def taken(self) -> Mapping[str, list[str]]:
-        """Storage SOP class → transfer syntaxes that the daemon takes."""
-        storage = set(storage_sop_classes(self._config))
-        return {
-            str(context.abstract_syntax): [str(uid) for uid in context.transfer_syntax]
-            for context in application_entity(self._config).supported_contexts
-            if context.abstract_syntax in storage
-        }
-
     def begin(self, archive: Association) -> None:
         """Open an association to the daemon for what ``archive`` may send. Raises NotTaken, and
         ConfigError where the daemon does not let us in."""
         self._handed, self._lost = 0, ""
-        storage = set(storage_sop_classes(self._config))
         ae = AE(ae_title=self._title)
         ae.acse_timeout = ae.connection_timeout = CONNECT_SECONDS
         ae.dimse_timeout = ae.network_timeout = ANSWER_SECONDS
@@ -83,7 +79,7 @@ class Handing:
         contexts = [
             build_context(context.abstract_syntax, context.transfer_syntax)
             for context in archive.accepted_contexts
-            if context.abstract_syntax in storage
+            if context.abstract_syntax in self.taken
         ]
         if not contexts:
             return  # the archive has nothing to send over, and says so by its failed instances
