@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import queue
 import select
 import socket
 import ssl
@@ -14,18 +15,19 @@ from copy import copy
 from typing import Any
 
 from pydicom import config as pydicom_config
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
-from pydicom.filewriter import write_file_meta_info
 from pynetdicom import AE, _config, dimse_messages, transport
 from pynetdicom import association as library_association
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.transport import AssociationServer
 
+from diptych.receive import encoded
 from diptych.receive.header import UID_BYTES
 from diptych.receive.spool import Part, data_set_offset
 
@@ -39,8 +41,16 @@ _DATA_BYTES = 4 * 2**20
 # A refused peer is listened to so long.
 _DRAIN_SECONDS = 2.0
 _DRAIN_BYTES = 2**20
+# PS3.8 section 9.3.5.1: length, context ID and message control header of a value.
+_PDV_BYTES = 6
 # Requests of one association that may wait for their answer.
 _UNANSWERED = 8
+# The library's two threads of an association each wake a thousand times a second. The one that
+# reads waits for the peer, but looks so often (milliseconds) for what others want to send; where
+# the peer has said nothing for _QUIET_SECONDS, less often.
+_LOOK_MS, _LOOK_WHEN_QUIET_MS, _QUIET_SECONDS = 5, 50, 1.0
+# The other one waits for a request this long (seconds) before it looks at its timers.
+_REQUEST_SECONDS = 0.2
 # PS3.7 section 9.3.1.1.
 _C_STORE_RQ = 0x0001
 
@@ -75,13 +85,17 @@ def answer_every_store() -> None:
     names: a private one ends the association, Verification is answered with success.
     """
     dimse_messages.decode = _decode_command
-    dimse_messages.write_file_meta_info = _write_file_meta
-    Association._serve_request = _serve
+    dimse_messages.create_file_meta = dict
+    dimse_messages.write_file_meta_info = lambda file, meta: file.write(
+        encoded.file_meta(*map(str, meta.values()))
+    )
+    DIMSEServiceProvider.send_msg = _send
     # The library copies all presentation contexts for every connection, 50 ms each; they are only
     # read.
     transport.deepcopy = copy
     # Only the server's side: ``AE.associate`` imports its own name of the class.
     transport.AssociationSocket = _PeerSocket
+    DIMSEServiceProvider.get_msg = _next_message
     DULServiceProvider._read_pdu_data = _read_pdu
     DIMSEServiceProvider.receive_primitive = _receive
     DULServiceProvider.run_reactor = _react
@@ -91,11 +105,12 @@ def answer_every_store() -> None:
 
 
 _library_decode = dimse_messages.decode
-_library_serve = Association._serve_request
 _library_read_pdu = DULServiceProvider._read_pdu_data
 _library_receive = DIMSEServiceProvider.receive_primitive
 _library_react = DULServiceProvider.run_reactor
 _library_run = Association.run_reactor
+_library_next_message = DIMSEServiceProvider.get_msg
+_library_send = DIMSEServiceProvider.send_msg
 
 
 def _decode_command(encoded: Any, *encoding: bool) -> Dataset:
@@ -108,21 +123,68 @@ def _decode_command(encoded: Any, *encoding: bool) -> Dataset:
     return command
 
 
-def _write_file_meta(file: Any, meta: FileMetaDataset) -> None:
-    write_file_meta_info(file, meta, enforce_standard=False)
+class _Requests(queue.Queue[Any]):
+    """Where the thread that reads leaves requests for the one that serves them, but for C-STORE:
+    that it serves itself, since there is nothing to read until the answer is out."""
+
+    def __init__(self, association: Association) -> None:
+        super().__init__()
+        self._association = association
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        context_id, message = item
+        if not isinstance(message, C_STORE) or message.MessageID is None:
+            super().put(item, block, timeout)
+            return
+        context = self._association._accepted_cx.get(context_id)
+        if context is None:
+            self._association.abort(block=False)
+            return
+        StorageServiceClass(self._association).SCP(message, context)
 
 
-def _serve(association: Association, message: Any, context_id: int) -> None:
-    if not isinstance(message, C_STORE) or message.MessageID is None:
-        _library_serve(association, message, context_id)
-        return
-    context = association._accepted_cx.get(context_id)
-    if context is None:
-        association.abort()
-        return
-    association._is_paused = True
-    StorageServiceClass(association).SCP(message, context)
-    association._is_paused = False
+class _Words(queue.Queue[Any]):
+    """Words for the association (release, abort): they end its wait for a request."""
+
+    def __init__(self, requests: _Requests) -> None:
+        super().__init__()
+        self._requests = requests
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        super().put(item, block, timeout)
+        self._requests.put((None, None))
+
+
+def _send(provider: DIMSEServiceProvider, primitive: Any, context_id: int) -> None:
+    if (
+        isinstance(primitive, C_STORE)
+        and primitive.MessageIDBeingRespondedTo is not None
+        and primitive.Status == 0x0000
+        and primitive.AffectedSOPClassUID
+        and primitive.AffectedSOPInstanceUID
+    ):
+        command = encoded.success(
+            primitive.MessageIDBeingRespondedTo,
+            str(primitive.AffectedSOPClassUID),
+            str(primitive.AffectedSOPInstanceUID),
+        )
+        # A peer may take PDUs of a few bytes only; 0: of any length.
+        if not provider.maximum_pdu_size or len(command) < provider.maximum_pdu_size - _PDV_BYTES:
+            fragment = P_DATA()
+            fragment.presentation_data_value_list.append((context_id, b"\x03" + command))
+            provider.dul.send_pdu(fragment)
+            return
+    _library_send(provider, primitive, context_id)
+
+
+def _next_message(provider: DIMSEServiceProvider, block: bool = False) -> Any:
+    """The library asks without waiting, a thousand times a second."""
+    if block or not provider.assoc.is_acceptor:
+        return _library_next_message(provider, block)
+    try:
+        return provider.msg_queue.get(timeout=_REQUEST_SECONDS)
+    except queue.Empty:
+        return None, None
 
 
 def reject(association: Association, answer: tuple[int, int, int]) -> None:
@@ -162,6 +224,11 @@ class _PeerSocket(transport.AssociationSocket):  # type: ignore[misc]
         # The gate has read the A-ASSOCIATE-RQ already.
         self._first = memoryview(association._server.requests.pop(client_socket))
         self._at_header, self._deadline, self._drained_until = True, 0.0, 0.0
+        self._heard_at = time.monotonic()
+        association.dimse.msg_queue = requests = _Requests(association)
+        association.dul.to_user_queue = _Words(requests)
+        # It waits in ``ready`` instead.
+        association.dul._run_loop_delay = 0
 
     def begin_pdu(self) -> None:
         """The next ``recv`` reads a header, the one after that a body."""
@@ -180,11 +247,16 @@ class _PeerSocket(transport.AssociationSocket):  # type: ignore[misc]
 
     @property
     def ready(self) -> bool:
-        """Whether there is something to read; the library asks select(2), which ends at 1024."""
+        """Whether there is something to read; the library asks select(2), which ends at 1024.
+
+        Waits a moment for it, unless there is something else to do.
+        """
         if self.socket is None or not self._is_connected:
+            time.sleep(_LOOK_MS / 1000)
             return False
         # The library queues what a peer sends before it was answered, a file or a message each.
         if self.assoc.dimse.msg_queue.qsize() >= _UNANSWERED:
+            time.sleep(_LOOK_MS / 1000)
             return False
         if self._first:
             return True
@@ -193,10 +265,22 @@ class _PeerSocket(transport.AssociationSocket):  # type: ignore[misc]
                 return True
             poll = select.poll()
             poll.register(self.socket, select.POLLIN)
-            return bool(poll.poll(0))
+            if not poll.poll(self._patience_ms()):
+                return False
         except (OSError, ValueError):
             self.event_queue.put("Evt17")
             return False
+        self._heard_at = time.monotonic()
+        return True
+
+    def _patience_ms(self) -> int:
+        dul = self.assoc.dul
+        if not (dul.event_queue.empty() and dul.to_provider_queue.empty()) or (
+            dul.state_machine.current_state == "Sta13"
+        ):
+            return 0
+        quiet = time.monotonic() - self._heard_at > _QUIET_SECONDS
+        return _LOOK_WHEN_QUIET_MS if quiet else _LOOK_MS
 
     def recv(self, nr_bytes: int) -> bytearray:
         """As the library's, which trusts the length that a PDU declares and waits without end."""
