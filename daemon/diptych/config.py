@@ -518,6 +518,22 @@ class Config(BaseSettings):
         """Command line, environment, TOML; the defaults come last by themselves."""
         return init_settings, env_settings, InitSettingsSource(settings_cls, dict(cls._toml))
 
+    def look_at_certificates(self) -> list[str]:
+        """Read every certificate, key and authority; returns who uses TLS. Raises ConfigError."""
+        ports = [("dicom", self.dicom), ("http", self.http)]
+        used = [f"[{name}]" for name, port in ports if port.certificates(name)]
+        peers: list[tuple[str, Peer]] = [(f"forward {f.name}", f) for f in self.forward]
+        peers += [(f"requester {r.ae_title}", r) for r in self.commitment.requester]
+        for name, peer in peers:
+            if peer.tls is None:
+                continue
+            try:
+                peer.tls.context()
+            except ConfigError as error:
+                raise ConfigError(f"{name}: {error}") from error
+            used.append(name)
+        return used
+
     @property
     def database_url(self) -> str:
         """The SQLAlchemy URL of the audit database."""

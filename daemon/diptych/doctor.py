@@ -52,6 +52,7 @@ def examine(config: Config) -> list[Finding]:
         _find("data folder", lambda: _folder(config)),
         _find("database", lambda: _database(config)),
         _find("disk", lambda: _disk(config)),
+        _find("TLS", lambda: ", ".join(config.look_at_certificates()) or "used by nobody"),
     ]
     if holder := _holder(config.data):
         return [*findings, _find("running daemon", lambda: _daemon(config, holder))]

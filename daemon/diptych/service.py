@@ -76,6 +76,7 @@ def run(
     """
     # What cannot be read is said before anything is begun.
     config.http.token()
+    config.look_at_certificates()
     certificates = config.http.certificates("http")
     config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     with locked(config.data):

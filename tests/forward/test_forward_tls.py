@@ -54,6 +54,19 @@ def test_a_peer_that_another_authority_vouches_for_gets_nothing_until_it_is_the_
         daemon.wait_until(lambda: daemon.metric(SENT) == 2, "sent on", 30)
 
 
+def test_new_authorities_are_believed_without_a_restart(
+    make_daemon: MakeDaemon, authority: Authority, tmp_path: Path
+) -> None:
+    port, foreign, trusted = free_port(), Authority(tmp_path / "foreign"), tmp_path / "trusted.pem"
+    trusted.write_bytes(authority.certificate.read_bytes())
+    daemon = make_daemon(DIPTYCH_FORWARD=route(port, tls_authorities=str(trusted))).start()
+    with storescp(tmp_path / "onward", port, *_served(foreign), "-ic"):
+        assert send(daemon.port, series(2, seed=8)) == [0x0000] * 2
+        daemon.wait_until(lambda: daemon.metric(NO_TLS) >= 1, "refused", 30)
+        trusted.write_bytes(foreign.certificate.read_bytes())
+        daemon.wait_until(lambda: daemon.metric(SENT) == 2, "sent on", 30)
+
+
 def test_a_peer_that_speaks_no_tls_gets_nothing(
     make_daemon: MakeDaemon, authority: Authority
 ) -> None:

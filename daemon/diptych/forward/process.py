@@ -10,7 +10,6 @@ from multiprocessing.connection import Connection
 from diptych import log as logs
 from diptych.audit.store import Store
 from diptych.config import Config
-from diptych.errors import ConfigError
 from diptych.forward.committing import Answering, Asking, guarded
 from diptych.forward.lane import Lane
 from diptych.receive import pynetdicom_hooks
@@ -28,11 +27,6 @@ def main(config: Config, name: str, started: Connection) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     pynetdicom_hooks.send_files_as_they_are()
-    try:
-        _look_at_certificates(config)
-    except ConfigError as error:
-        started.send(str(error))
-        return
     store = Store(config.database_url)
     spool = Spool(config.spool_folder, config.source_names())
     lanes = [
@@ -53,15 +47,3 @@ def main(config: Config, name: str, started: Connection) -> None:
     stop.wait()
     for thread in threads:
         thread.join(STOP_SECONDS)
-
-
-def _look_at_certificates(config: Config) -> None:
-    """What cannot be used is said at the start. Raises ConfigError."""
-    called = [(f"forward {f.name}", f.tls) for f in config.forward]
-    called += [(f"commitment.requester {r.ae_title}", r.tls) for r in config.commitment.requester]
-    for name, tls in called:
-        try:
-            if tls is not None:
-                tls.context()
-        except ConfigError as error:
-            raise ConfigError(f"{name}: {error}") from error
