@@ -20,7 +20,7 @@ from diptych.judge.policy import Policy
 from diptych.lookup import Indexes
 from diptych.pipeline import Pipeline
 from diptych.receive import header
-from diptych.receive.spool import Spool, content_sha256, data_set_offset
+from diptych.receive.spool import DATA_SET_WITHIN, Spool, data_set_offset_in
 from diptych.search.archive import SearchIndex
 from diptych.search.layouts import Layouts
 from diptych.volume.decoders import DecoderPool
@@ -61,14 +61,14 @@ class Archive:
         for data_set in instances:
             part = self.spool.part("test", "test")
             part.write(_part_10(data_set))
-            part.flush_to_reader()
             syntax = str(data_set.file_meta.TransferSyntaxUID)
-            offset = data_set_offset(part.path)
-            identity = header.identify(part.path, offset, syntax, 1 << 20, "test", None)
-            sha256, size = content_sha256(part.path, offset)
+            offset = data_set_offset_in(part.head(DATA_SET_WITHIN))
+            identity = header.identify(part.head(1 << 20)[offset:], 1 << 20, syntax, "test", None)
+            sha256 = part.sha256(offset)
             locator = self.spool.keep(part, source)
-            stored = receipts.Stored(sha256, syntax, size, locator)
-            receipts.record(self.store, source, None, identity, stored, exists=self._is_there)
+            stored = receipts.Stored(sha256, syntax, part.size - offset, locator)
+            arrival = receipts.Arrival(source, None, identity, stored)
+            receipts.record(self.store, [arrival], self._is_there)
 
     def _is_there(self, locator: str) -> bool:
         return self.spool.path(locator).exists()

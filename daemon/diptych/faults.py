@@ -21,6 +21,13 @@ from pathlib import Path
 SUPERVISOR_PID = "DIPTYCH_SUPERVISOR_PID"
 
 POINTS = (
+    "receive.in-memory",
+    "journal.append",
+    "journal.sync",
+    "journal.after-sync",
+    "receive.write-file",
+    "journal.before-files",
+    "journal.after-files",
     "receive.open",
     "receive.write",
     "receive.after-temporary-write",

@@ -37,6 +37,7 @@ from diptych.config import Config
 from diptych.errors import ConfigError, StoreError
 from diptych.processes import child_main
 from diptych.readings import Readings
+from diptych.receive import journal
 from diptych.receive.reconcile import Reconciled, reconcile
 from diptych.receive.spool import Spool
 from diptych.tls import Certificates
@@ -108,6 +109,9 @@ def open_folder(config: Config) -> tuple[Store, Spool, Reconciled]:
         log.info("audit database migrated; backup kept beside it")
     spool = Spool(config.spool_folder, config.source_names())
     spool.prepare()
+    restored = journal.recover(store, spool)
+    if restored:
+        log.warning("spool: %d files were not on disk and are written from the journal", restored)
     receipts.close_associations_of(store, None)
     # Attempts count what kills a worker; a daemon that was stopped or killed is no such sign.
     work.release(store, None, forgive=True)
@@ -288,10 +292,11 @@ class _Daemon:
                 if child is self._worker:
                     work.release(self._store, child.incarnation, forgive=False)
                 elif child in self._acceptors:
+                    journal.recover(self._store, self._spool, child.incarnation)
                     receipts.close_associations_of(self._store, child.incarnation)
                     for path in self._spool.orphans(child.incarnation):
                         path.unlink(missing_ok=True)
-            except StoreError as error:
+            except (StoreError, OSError) as error:
                 log.error("%s: not restarted yet: %s", child.name, error)
                 continue
             child.start()

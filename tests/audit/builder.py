@@ -106,34 +106,29 @@ class Archive:
         with self.store.write() as connection:
             policies.register(connection, POLICY, '{"threshold":0.7711}')
 
-    def receive(
+    def receive(self, name: str, contents: Sequence[str], **more: Any) -> list[receipts.Recorded]:
+        """One C-STORE per content: its bytes, and its SOP Instance UID with them."""
+        return [
+            receipts.record(self.store, [self.arrival(name, content, **more)])[0]
+            for content in contents
+        ]
+
+    def arrival(
         self,
         name: str,
-        contents: Sequence[str],
+        content: str,
         *,
         source: str = "north",
         study: str | None = None,
         association: int | None = None,
         synthetic: bool = False,
-    ) -> list[receipts.Recorded]:
-        """One C-STORE per content: its bytes, and its SOP Instance UID with them."""
-        return [
-            receipts.record(
-                self.store,
-                source,
-                association,
-                receipts.Identity(
-                    CT, uid("9", content), uid("1", study or name), uid("2", name), synthetic
-                ),
-                receipts.Stored(
-                    sha("bytes", content).hex(),
-                    SYNTAX,
-                    100,
-                    f"instances/{source}/00/{uuid.uuid4().hex}.dcm",
-                ),
-            )
-            for content in contents
-        ]
+    ) -> receipts.Arrival:
+        identity = receipts.Identity(
+            CT, uid("9", content), uid("1", study or name), uid("2", name), synthetic
+        )
+        locator = f"instances/{source}/00/{uuid.uuid4().hex}.dcm"
+        stored = receipts.Stored(sha("bytes", content).hex(), SYNTAX, 100, locator)
+        return receipts.Arrival(source, association, identity, stored)
 
     def seal(self, rule: work.Quiet = AT_ONCE, **in_flight: int) -> int:
         return work.seal_complete(self.store, rule, in_flight)

@@ -16,13 +16,9 @@ OTHER = sha("other")
 
 def arrive(archive: Archive, series: str, content: str) -> work.Work:
     """One instance, always under the same SOP Instance UID."""
-    receipts.record(
-        archive.store,
-        "north",
-        None,
-        receipts.Identity("1.2", uid("9", "same"), uid("1", series), uid("2", series)),
-        receipts.Stored(sha(content).hex(), SYNTAX, 1, f"instances/north/{content}.dcm"),
-    )
+    identity = receipts.Identity("1.2", uid("9", "same"), uid("1", series), uid("2", series))
+    stored = receipts.Stored(sha(content).hex(), SYNTAX, 1, f"instances/north/{content}.dcm")
+    receipts.record(archive.store, [receipts.Arrival("north", None, identity, stored)])
     archive.seal(AT_ONCE)
     claimed = archive.claim()
     assert claimed is not None

@@ -21,6 +21,8 @@ from running import Daemon, instance, program
 
 OUT_OF_RESOURCES = 0xA700
 CLEARS_SECONDS = 8
+# More than is received in memory.
+LARGE = 1_100_000
 
 
 @contextmanager
@@ -48,26 +50,32 @@ def acceptor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoneAcceptor]
 
 
 @pytest.mark.parametrize(
-    "rule",
+    ("rule", "padding"),
     [
-        "write:error=ENOSPC",
-        "write:error=EDQUOT",
-        "fsync:error=EIO",
-        "fsync:error=EIO:when=1",
-        "fsync:error=EIO:when=2",
-        "rename:error=EDQUOT",
-        "rename:error=EIO:when=1",
-        "pwrite64:error=ENOSPC",
-        "pwrite64:error=EIO",
-        "fdatasync:error=EIO",
-        "fdatasync:error=EIO:when=1",
+        ("write:error=ENOSPC", 0),
+        ("write:error=EDQUOT", 0),
+        ("write:error=ENOSPC", LARGE),
+        ("fsync:error=EIO", LARGE),
+        ("fsync:error=EIO:when=1", LARGE),
+        ("fsync:error=EIO:when=2", LARGE),
+        ("rename:error=EDQUOT", LARGE),
+        ("rename:error=EIO:when=1", LARGE),
+        ("pwrite64:error=ENOSPC", 0),
+        ("pwrite64:error=EIO", 0),
+        ("pwrite64:error=EIO:when=1", 0),
+        ("pwrite64:error=EIO:when=2", 0),
+        ("fdatasync:error=EIO", 0),
+        ("fdatasync:error=EIO:when=1", 0),
+        ("fdatasync:error=EIO:when=2", 0),
+        ("fdatasync:error=EIO", LARGE),
     ],
 )
 def test_no_failing_call_is_answered_with_success_and_the_next_instance_is_kept(
-    acceptor: LoneAcceptor, tmp_path: Path, rule: str
+    acceptor: LoneAcceptor, tmp_path: Path, rule: str, padding: int
 ) -> None:
     files, receipts = set(acceptor.kept()), _receipts(acceptor)
     data_set = instance()
+    data_set.DataSetTrailingPadding = bytes(padding)
     peer = Peer(acceptor.port)
     assert peer.store(instance()) == 0x0000  # the association has its row
     with failing(acceptor.pid, rule, tmp_path / "trace"):

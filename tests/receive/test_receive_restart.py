@@ -22,12 +22,19 @@ def test_after_a_sigkill_counters_are_exact_and_spool_and_database_agree(
     size = sum(len(encoded(data_set)) for data_set in slices)
     assert deliver(daemon.port, slices) == [0x0000] * 5
     half = Peer(daemon.port)
-    half.begin(b"1.2.3", encoded(instance()))
+    data_set = instance()
+    data_set.DataSetTrailingPadding = bytes(1_100_000)  # more than is received in memory
+    half.begin(b"1.2.3", encoded(data_set))
     incoming = daemon.data / "spool" / "incoming"
     daemon.wait_until(lambda: list(incoming.glob("*.part")), "receiving half an instance")
+    spool = daemon.data / "spool"
+    # As long as it holds their bytes, a file that is gone comes back.
+    daemon.wait_until(
+        lambda: not any(path.read_bytes().strip(b"\0") for path in (spool / "journal").iterdir()),
+        "an empty journal",
+    )
     daemon.kill()
 
-    spool = daemon.data / "spool"
     shard = spool / "instances" / "default" / "ab"
     unknown = instance()
     unknown.save_as(shard / f"ab{0:030x}.dcm", enforce_file_format=True)

@@ -22,16 +22,24 @@ OUT_OF_RESOURCES = 0xA700
 # Five seconds after the last failure, one for the cached probe, one for a slow machine.
 CLEARS_SECONDS = 7
 MEBI = 1 << 20
+# More than is received in memory.
+LARGE = MEBI + 1000
 
 
+@pytest.mark.parametrize(
+    ("point", "padding"),
+    [("journal.append", 0), ("receive.write-file", 0), ("receive.write", LARGE)],
+)
 def test_a_full_disk_refuses_and_heals_without_a_restart(
-    make_daemon: Callable[..., Daemon], tmp_path: Path
+    make_daemon: Callable[..., Daemon], tmp_path: Path, point: str, padding: int
 ) -> None:
     healed = tmp_path / "healed"
     daemon = make_daemon(
-        DIPTYCH_FAULT="receive.write:ENOSPC@1+", DIPTYCH_FAULT_UNTIL=str(healed)
+        DIPTYCH_FAULT=f"{point}:ENOSPC@1+", DIPTYCH_FAULT_UNTIL=str(healed)
     ).start()
     slices = series(3, seed=41)
+    for data_set in slices:
+        data_set.DataSetTrailingPadding = bytes(padding)
     assert daemon.get("/readyz")[0] == 200
     assert deliver(daemon.port, slices) == [OUT_OF_RESOURCES] * 3
     daemon.wait_until(lambda: daemon.get("/readyz")[0] == 503, "unready", 2)
@@ -86,15 +94,30 @@ def test_a_really_full_disk_refuses_as_long_as_it_is_full(
 
 
 @pytest.mark.parametrize(
-    "rule",
-    ["receive.fsync:EIO", "receive.after-rename:EIO", "receive.before-commit:EIO"],
+    ("point", "padding"),
+    [
+        ("receive.in-memory", 0),
+        ("journal.append", 0),
+        ("journal.sync", 0),
+        ("journal.after-sync", 0),
+        ("receive.write-file", 0),
+        ("receive.before-commit", 0),
+        ("receive.open", LARGE),
+        ("receive.write", LARGE),
+        ("receive.after-temporary-write", LARGE),
+        ("receive.fsync", LARGE),
+        ("receive.before-rename", LARGE),
+        ("receive.after-rename", LARGE),
+        ("receive.before-commit", LARGE),
+    ],
 )
 def test_an_error_at_any_step_keeps_nothing_and_the_next_instance_is_stored(
-    tmp_path: Path, rule: str
+    tmp_path: Path, point: str, padding: int
 ) -> None:
-    with lone_acceptor(tmp_path / "data", DIPTYCH_FAULT=rule) as acceptor:
+    with lone_acceptor(tmp_path / "data", DIPTYCH_FAULT=f"{point}:EIO") as acceptor:
         peer = Peer(acceptor.port)
         data_set = instance()
+        data_set.DataSetTrailingPadding = bytes(padding)
         assert peer.store(data_set) == OUT_OF_RESOURCES
         assert acceptor.kept() == []
         assert list(acceptor.spool.incoming.iterdir()) == []
@@ -112,12 +135,12 @@ def test_too_little_free_space_refuses_before_the_disk_is_full(
     daemon = make_daemon(DIPTYCH_SPOOL__MIN_FREE_BYTES=str(MEBI)).start()
     peer = Peer(daemon.port)
     statuses = []
-    for _ in range(8):
+    for _ in range(12):
         data_set = instance()
         data_set.PixelData = bytes(MEBI // 4)
         statuses.append(peer.store(data_set))
     assert statuses == [0x0000] * len(daemon.kept_files()) + [OUT_OF_RESOURCES] * (
-        8 - len(daemon.kept_files())
+        12 - len(daemon.kept_files())
     )
     assert shutil.disk_usage(small_disk).free > MEBI // 2
     daemon.wait_until(

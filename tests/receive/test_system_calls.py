@@ -5,9 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import pytest
+
 from running import Daemon, program, send, series
 
-STEPS = {
+SMALL = {
+    "sync of the journal": r"f(data)?sync\(\d+<[^>]*/journal/[^>]*\.[01]>",
+    "file": r"openat\([^)]*/instances/default/[^)]*\.dcm\".*O_EXCL",
+    "database sync": r"f(data)?sync\(\d+<[^>]*diptych\.sqlite3-wal>",
+}
+LARGE = {
     "fsync of the file": r"f(data)?sync\(\d+<[^>]*/incoming/[^>]*\.part>",
     "rename": r"rename(at2?)?\(.*\.part\".*\.dcm\"",
     "fsync of the folder": r"f(data)?sync\(\d+<[^>]*/instances/default/[0-9a-f]{2}>",
@@ -17,27 +24,32 @@ STEPS = {
 RESPONSE = r"(sendto|sendmsg|write)\(\d+<[^>]*(TCP|socket)[^>]*>.*\"\\4\\0"
 
 
+@pytest.mark.parametrize(
+    ("steps", "telling", "padding"), [(SMALL, "file", 0), (LARGE, "rename", 1_100_000)]
+)
 def test_every_byte_and_row_is_on_disk_before_the_response(
-    make_daemon: Callable[..., Daemon],
+    make_daemon: Callable[..., Daemon], steps: dict[str, str], telling: str, padding: int
 ) -> None:
     daemon = make_daemon()
     trace = daemon.data / "trace.txt"
-    calls = "trace=rename,renameat,renameat2,fsync,fdatasync,sendto,sendmsg,write"
+    calls = "trace=openat,rename,renameat,renameat2,fsync,fdatasync,sendto,sendmsg,write"
     daemon.start(program("strace"), "-f", "-y", "-qq", "-o", trace, "-e", calls)
-    assert send(daemon.port, series(1)) == [0x0000]
+    [data_set] = series(1)
+    data_set.DataSetTrailingPadding = bytes(padding)
+    assert send(daemon.port, [data_set]) == [0x0000]
     daemon.end()
-    assert _steps_before_the_response(trace.read_text()) == list(STEPS)
+    assert _steps_before_the_response(trace.read_text(), steps, telling) == list(steps)
 
 
-def _steps_before_the_response(trace: str) -> list[str]:
-    """The steps of the thread that renamed the instance, in order, up to the response."""
+def _steps_before_the_response(trace: str, steps: dict[str, str], telling: str) -> list[str]:
+    """The steps of the thread that made the file, in order, up to the response."""
     lines = trace.splitlines()
-    storing = next(line.split()[0] for line in lines if re.search(STEPS["rename"], line))
+    storing = next(line.split()[0] for line in lines if re.search(steps[telling], line))
     last: dict[str, int] = {}
     for number, line in enumerate(lines):
         if re.search(RESPONSE, line):
             break
-        for step, pattern in STEPS.items():
+        for step, pattern in steps.items():
             # "<unfinished ...>" calls end on a later line; the next call of a thread begins after.
             if line.split()[0] == storing and re.search(pattern, line):
                 last[step] = number

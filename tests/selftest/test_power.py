@@ -33,6 +33,8 @@ def test_what_was_acknowledged_before_a_power_cut_is_there_after_it(
 @pytest.mark.parametrize(
     "forgotten",
     [
+        r"/journal/[0-9a-f]{32}\.[01]",
+        r"/journal",
         r"/incoming/.*\.part",
         r"/instances/default/[0-9a-f]{2}",
         r"/diptych\.sqlite3-wal",

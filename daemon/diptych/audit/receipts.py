@@ -1,6 +1,6 @@
 """Receipts: what was acknowledged, from whom, and which series it belongs to.
 
-``record`` is the last step before 0x0000: when it returns, the instance is known for good.
+``record`` is the last step before 0x0000: when it returns, the instances are known for good.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, and_, case, insert, select, update
+from sqlalchemy import Connection, Table, and_, bindparam, case, insert, or_, select, update
 
 from diptych.audit import commitments, counters, forwards
 from diptych.audit.schema import (
@@ -33,6 +33,10 @@ _ANOTHER_CHANCE = (
 )
 
 
+# Parameters of one statement.
+_AT_ONCE = 500
+
+
 @dataclass(frozen=True)
 class Identity:
     """What an instance says it is. UIDs are 1 to 64 printable characters; ``synthetic`` when the
@@ -54,6 +58,18 @@ class Stored:
     bytes: int
     locator: str
     store: str = "spool"
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One instance that was received. ``association_id`` None: nobody waits for an answer;
+    ``destinations``: where it is to be sent on to."""
+
+    source: str
+    association_id: int | None
+    identity: Identity
+    stored: Stored
+    destinations: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -102,56 +118,54 @@ def close_associations_of(store: Store, acceptor: str | None) -> None:
 
 
 def record(
-    store: Store,
-    source: str,
-    association_id: int | None,
-    identity: Identity,
-    stored: Stored,
-    failures: dict[str, int] | None = None,
-    exists: Callable[[str], bool] = lambda _: True,
-    destinations: Sequence[str] = (),
-) -> Recorded:
-    """Commit the receipt of one instance; raises StoreError and then nothing is kept.
+    store: Store, arrivals: Sequence[Arrival], exists: Callable[[str], bool] = lambda _: True
+) -> list[Recorded]:
+    """Commit the receipts of instances, as if they came one after the other; raises StoreError and
+    then none is kept.
 
-    ``failures``: C-STORE failures by reason that could not be counted when they happened.
     ``exists``: whether the file at a locator is there; bytes that are known but gone are replaced.
-    ``destinations``: where the instance is to be sent on to.
     """
     with store.write() as connection:
         at = now()  # not before the lock is held: receipts of a series must not run backwards
-        series_id = _series(connection, source, identity, at)
-        blob_id, bytes_known = _blob(connection, stored, at, exists)
-        instance_id, new_content = _instance(connection, series_id, source, identity, blob_id, at)
-        receipt_id = _id(
-            connection.execute(
-                insert(receipt).values(
-                    association_id=association_id,
-                    series_id=series_id,
-                    instance_id=instance_id,
-                    received_at=at,
+        series_ids = _series(connection, arrivals, at)
+        blobs = _blobs(connection, arrivals, at, exists)
+        instances = _instances(connection, arrivals, series_ids, blobs, at)
+        receipt_ids = _insert(
+            connection,
+            receipt,
+            [
+                {
+                    "association_id": arrival.association_id,
+                    "series_id": series_id,
+                    "instance_id": instance_id,
+                    "received_at": at,
+                }
+                for arrival, series_id, (instance_id, _) in zip(
+                    arrivals, series_ids, instances, strict=True
                 )
-            ).inserted_primary_key
+            ],
         )
-        forwards.owe(connection, destinations, series_id, instance_id, at)
-        values: dict[str, object] = {
-            "last_received_at": at,
-            "receiving": True,
-            "receiving_since": case((series.c.receiving, series.c.receiving_since), else_=at),
-        }
-        if not bytes_known and _unjudged_for_loss(connection, series_id):
-            new_content = True
-        if new_content:
-            values["new_content"] = True
-        connection.execute(update(series).where(series.c.id == series_id).values(values))
-        counters.increment(connection, "diptych_receipts_total", {"source": source})
-        counters.increment(
-            connection, "diptych_received_bytes_total", {"source": source}, stored.bytes
-        )
-        for reason, count in (failures or {}).items():
-            counters.increment(
-                connection, "diptych_store_failures_total", {"reason": reason}, count
+        recorded = []
+        for arrival, series_id, (_, known), (instance_id, is_new), receipt_id in zip(
+            arrivals, series_ids, blobs, instances, receipt_ids, strict=True
+        ):
+            forwards.owe(connection, arrival.destinations, series_id, instance_id, at)
+            is_new = is_new or (not known and _unjudged_for_loss(connection, series_id))
+            recorded.append(Recorded(receipt_id, known, is_new))
+        new = {s for r, s in zip(recorded, series_ids, strict=True) if r.new_content}
+        touched = [{"of": s, "at": at, "new": s in new} for s in dict.fromkeys(series_ids)]
+        connection.execute(_TOUCH, touched)
+        for source in {arrival.source for arrival in arrivals}:
+            sizes = [arrival.stored.bytes for arrival in arrivals if arrival.source == source]
+            labels = {"source": source}
+            counters.add(
+                connection,
+                [
+                    ("diptych_receipts_total", labels, len(sizes)),
+                    ("diptych_received_bytes_total", labels, sum(sizes)),
+                ],
             )
-    return Recorded(receipt_id, bytes_known, new_content)
+    return recorded
 
 
 def count(store: Store, name: str, labels: dict[str, str], by: int = 1) -> None:
@@ -184,15 +198,19 @@ def mark_lost(store: Store, locators: list[str]) -> None:
             )
 
 
-def is_kept(store: Store, locator: str) -> bool:
-    """Whether a row says that this file is kept."""
+def kept(store: Store, locators: Sequence[str]) -> set[str]:
+    """Those of which a row says that the file is kept."""
     with store.read() as connection:
-        return (
-            connection.execute(
-                select(blob.c.id).where(blob.c.locator == locator, blob.c.purged_at.is_(None))
-            ).first()
-            is not None
-        )
+        return {
+            locator
+            for begin in range(0, len(locators), _AT_ONCE)
+            for locator in connection.execute(
+                select(blob.c.locator).where(
+                    blob.c.locator.in_(locators[begin : begin + _AT_ONCE]),
+                    blob.c.purged_at.is_(None),
+                )
+            ).scalars()
+        }
 
 
 def was_purged(store: Store, locator: str) -> bool:
@@ -260,21 +278,32 @@ def purge(store: Store, older_than: int | None, limit: int) -> list[str]:
     return [locator for _, locator, _ in chosen]
 
 
-def _series(connection: Connection, source: str, identity: Identity, at: int) -> int:
-    key = (
-        series.c.source == source,
-        series.c.study_instance_uid == identity.study_instance_uid,
-        series.c.series_instance_uid == identity.series_instance_uid,
-    )
-    known = connection.execute(select(series.c.id).where(*key)).scalar_one_or_none()
+def _series(connection: Connection, arrivals: Sequence[Arrival], at: int) -> list[int]:
+    ids: dict[tuple[str, str, str], int] = {}
+    for arrival in arrivals:
+        said = arrival.identity
+        key = arrival.source, said.study_instance_uid, said.series_instance_uid
+        if key not in ids:
+            ids[key] = _one_series(connection, *key, said.synthetic, at)
+    return [
+        ids[a.source, a.identity.study_instance_uid, a.identity.series_instance_uid]
+        for a in arrivals
+    ]
+
+
+def _one_series(
+    connection: Connection, source: str, study: str, uid: str, synthetic: bool, at: int
+) -> int:
+    key = {"source": source, "study": study, "uid": uid}
+    known = connection.execute(_SERIES, key).scalar_one_or_none()
     if known is not None:
         return int(known)
     result = connection.execute(
         insert(series).values(
             source=source,
-            study_instance_uid=identity.study_instance_uid,
-            series_instance_uid=identity.series_instance_uid,
-            synthetic=identity.synthetic,
+            study_instance_uid=study,
+            series_instance_uid=uid,
+            synthetic=synthetic,
             created_at=at,
             last_received_at=at,
             receiving=True,
@@ -298,73 +327,158 @@ def _unjudged_for_loss(connection: Connection, series_id: int) -> bool:
     return reason == Reason.SPOOL_FILE_LOST
 
 
-def _blob(
-    connection: Connection, stored: Stored, at: int, exists: Callable[[str], bool]
-) -> tuple[int, bool]:
-    row = connection.execute(
-        select(blob.c.id, blob.c.purged_at, blob.c.locator).where(
-            blob.c.sha256 == stored.sha256,
-            blob.c.transfer_syntax_uid == stored.transfer_syntax_uid,
+def _blobs(
+    connection: Connection, arrivals: Sequence[Arrival], at: int, exists: Callable[[str], bool]
+) -> list[tuple[int, bool]]:
+    """For each its row, and whether the bytes are kept already, at another locator."""
+    rows = connection.execute(_BLOBS, {"sha256": list({a.stored.sha256 for a in arrivals})})
+    # None: not kept, or not any more.
+    known: dict[tuple[str, str], tuple[int, str | None]] = {
+        (row.sha256, row.transfer_syntax_uid): (
+            int(row.id),
+            row.locator if row.purged_at is None and exists(row.locator) else None,
         )
-    ).one_or_none()
-    if row is None:
-        result = connection.execute(
-            insert(blob).values(
-                sha256=stored.sha256,
-                transfer_syntax_uid=stored.transfer_syntax_uid,
-                bytes=stored.bytes,
-                store=stored.store,
-                locator=stored.locator,
-                created_at=at,
+        for row in rows
+    }
+    new = {
+        key: arrival.stored
+        for arrival in reversed(arrivals)
+        if (key := (arrival.stored.sha256, arrival.stored.transfer_syntax_uid)) not in known
+    }
+    inserted = _insert(
+        connection,
+        blob,
+        [
+            {
+                "sha256": stored.sha256,
+                "transfer_syntax_uid": stored.transfer_syntax_uid,
+                "bytes": stored.bytes,
+                "store": stored.store,
+                "locator": stored.locator,
+                "created_at": at,
+            }
+            for stored in new.values()
+        ],
+    )
+    known |= {
+        key: (blob_id, stored.locator)
+        for (key, stored), blob_id in zip(new.items(), inserted, strict=True)
+    }
+    found = []
+    for arrival in arrivals:
+        stored = arrival.stored
+        key = stored.sha256, stored.transfer_syntax_uid
+        blob_id, locator = known[key]
+        if locator is None:
+            connection.execute(
+                update(blob)
+                .where(blob.c.id == blob_id)
+                .values(locator=stored.locator, store=stored.store, purged_at=None, created_at=at)
             )
-        )
-        return _id(result.inserted_primary_key), False
-    if row.purged_at is None and exists(row.locator):
-        return int(row.id), row.locator != stored.locator
-    connection.execute(
-        update(blob)
-        .where(blob.c.id == row.id)
-        .values(locator=stored.locator, store=stored.store, purged_at=None, created_at=at)
-    )
-    return int(row.id), False
+            known[key] = blob_id, locator = blob_id, stored.locator
+        found.append((blob_id, locator != stored.locator))
+    return found
 
 
-def _instance(
-    connection: Connection, series_id: int, source: str, identity: Identity, blob_id: int, at: int
-) -> tuple[int, bool]:
-    """Its row, and whether the content is new from this source. Only a data set without a
+def _instances(
+    connection: Connection,
+    arrivals: Sequence[Arrival],
+    series_ids: Sequence[int],
+    blobs: Sequence[tuple[int, bool]],
+    at: int,
+) -> list[tuple[int, bool]]:
+    """For each its row, and whether the content is new from this source. Only a data set without a
     SeriesInstanceUID can be old in a series that is new: each association makes up its own."""
-    known = connection.execute(
-        select(instance.c.id, instance.c.outcome).where(
-            instance.c.series_id == series_id,
-            instance.c.sop_instance_uid == identity.sop_instance_uid,
-            instance.c.blob_id == blob_id,
-        )
-    ).one_or_none()
-    if known is not None:
-        return int(known.id), known.outcome in _ANOTHER_CHANCE
-    result = connection.execute(
-        insert(instance).values(
-            series_id=series_id,
-            sop_instance_uid=identity.sop_instance_uid,
-            sop_class_uid=identity.sop_class_uid,
-            blob_id=blob_id,
-            created_at=at,
-        )
+    keys = [
+        (series_id, arrival.identity.sop_instance_uid, blob_id)
+        for arrival, series_id, (blob_id, _) in zip(arrivals, series_ids, blobs, strict=True)
+    ]
+    blob_ids = list({blob_id for blob_id, _ in blobs})
+    rows = connection.execute(_INSTANCES, {"blobs": blob_ids}).all()
+    ids = {(row.series_id, row.sop_instance_uid, row.blob_id): int(row.id) for row in rows}
+    again = {int(row.id) for row in rows if row.outcome in _ANOTHER_CHANCE}
+    # In which series a source has sent each content.
+    sent = {(row.source, row.blob_id, row.series_id) for row in rows}
+    new = {
+        key: arrival
+        for key, arrival in zip(reversed(keys), reversed(arrivals), strict=True)
+        if key not in ids
+    }
+    inserted = _insert(
+        connection,
+        instance,
+        [
+            {
+                "series_id": series_id,
+                "sop_instance_uid": sop_instance_uid,
+                "sop_class_uid": arrival.identity.sop_class_uid,
+                "blob_id": blob_id,
+                "created_at": at,
+            }
+            for (series_id, sop_instance_uid, blob_id), arrival in new.items()
+        ],
     )
-    elsewhere = connection.execute(
-        select(instance.c.id)
-        .join(series, series.c.id == instance.c.series_id)
-        .where(
-            instance.c.blob_id == blob_id,
-            instance.c.series_id != series_id,
-            series.c.source == source,
-        )
-        .limit(1)
-    ).first()
-    return _id(result.inserted_primary_key), elsewhere is None
+    ids |= dict(zip(new, inserted, strict=True))
+    found = []
+    for key, arrival in zip(keys, arrivals, strict=True):
+        series_id, _, blob_id = key
+        if key in new:
+            del new[key]
+            elsewhere = any(
+                source == arrival.source and content == blob_id and of != series_id
+                for source, content, of in sent
+            )
+            sent.add((arrival.source, blob_id, series_id))
+            found.append((ids[key], not elsewhere))
+        else:
+            found.append((ids[key], ids[key] in again))
+    return found
+
+
+def _insert(connection: Connection, table: Table, rows: list[dict[str, object]]) -> list[int]:
+    """The new rows' ids, in their order."""
+    if not rows:
+        return []
+    return [int(row) for row in connection.execute(_INSERTS[table.name], rows).scalars()]
 
 
 def _id(primary_key: object) -> int:
     assert isinstance(primary_key, (tuple, list)) or hasattr(primary_key, "__getitem__")
     return int(primary_key[0])
+
+
+# Made once: most of what a small statement costs is making it.
+_SERIES = select(series.c.id).where(
+    series.c.source == bindparam("source"),
+    series.c.study_instance_uid == bindparam("study"),
+    series.c.series_instance_uid == bindparam("uid"),
+)
+_BLOBS = select(
+    blob.c.sha256, blob.c.transfer_syntax_uid, blob.c.id, blob.c.purged_at, blob.c.locator
+).where(blob.c.sha256.in_(bindparam("sha256", expanding=True)))
+_INSTANCES = (
+    select(
+        instance.c.series_id,
+        instance.c.sop_instance_uid,
+        instance.c.blob_id,
+        instance.c.id,
+        instance.c.outcome,
+        series.c.source,
+    )
+    .join(series, series.c.id == instance.c.series_id)
+    .where(instance.c.blob_id.in_(bindparam("blobs", expanding=True)))
+)
+_INSERTS = {
+    table.name: insert(table).returning(table.c.id, sort_by_parameter_order=True)
+    for table in (blob, instance, receipt)
+}
+_TOUCH = (
+    update(series)
+    .where(series.c.id == bindparam("of"))
+    .values(
+        last_received_at=bindparam("at"),
+        receiving=True,
+        receiving_since=case((series.c.receiving, series.c.receiving_since), else_=bindparam("at")),
+        new_content=or_(series.c.new_content, bindparam("new")),
+    )
+)

@@ -15,6 +15,8 @@ from diptych import log as logs
 from diptych.audit.store import Store
 from diptych.config import Config
 from diptych.errors import ConfigError
+from diptych.receive.journal import Journal
+from diptych.receive.keeper import Keeper
 from diptych.receive.listener import Listener
 from diptych.receive.spool import Spool
 
@@ -44,8 +46,9 @@ def main(
     store = Store(config.database_url)
     spool = Spool(config.spool_folder, config.source_names())
     try:
-        listener = Listener(config, store, spool, name)
-    except ConfigError as error:
+        journal = Journal(spool, name)
+        listener = Listener(config, store, spool, Keeper(store, spool, journal), name)
+    except (ConfigError, OSError) as error:
         started.send(str(error))
         return
     listener.start(listening)
@@ -55,4 +58,5 @@ def main(
         failed = listener.last_failure
         refusing.value = int(failed is not None and time.monotonic() - failed < FAILURE_SECONDS)
     listener.stop(STOP_SECONDS)
+    journal.close()
     store.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import zlib
 from io import BytesIO
-from pathlib import Path
 
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
@@ -37,20 +36,20 @@ class Mismatch(Exception):
 
 
 def identify(
-    path: Path,
-    offset: int,
-    transfer_syntax_uid: str,
+    head: bytes,
     limit: int,
+    transfer_syntax_uid: str,
     association: str,
     command: tuple[str, str] | None,
 ) -> Identity:
-    """Who the instance in a Part 10 file says it is.
+    """Who the instance says it is, whose data set begins with ``head``.
 
-    ``limit``: bytes read at most. ``command``: Affected SOP Class and Instance UID of the
-    C-STORE-RQ (PS3.7 section 9.1.1), None when re-registering. ``association``: names the
-    synthetic series of a data set without a SeriesInstanceUID. Raises Unparsable or Mismatch.
+    ``limit``: bytes looked at; one more in ``head`` says that there are more. ``command``: Affected
+    SOP Class and Instance UID of the C-STORE-RQ (PS3.7 section 9.1.1), None when re-registering.
+    ``association``: names the synthetic series of a data set without a SeriesInstanceUID. Raises
+    Unparsable or Mismatch.
     """
-    values = _read(path, offset, transfer_syntax_uid, limit)
+    values = _read(head[:limit], len(head) <= limit, transfer_syntax_uid, limit)
     if _SOP_CLASS not in values and _SOP_INSTANCE not in values:
         raise Unparsable("neither SOPClassUID (0008,0016) nor SOPInstanceUID (0008,0018) found")
     sop_class, sop_instance = _uid(values, _SOP_CLASS), _uid(values, _SOP_INSTANCE)
@@ -72,11 +71,7 @@ def _made_up(text: str) -> str:
     return f"synthetic.{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
-def _read(path: Path, offset: int, transfer_syntax_uid: str, limit: int) -> dict[int, bytes]:
-    with path.open("rb") as file:
-        file.seek(offset)
-        head = file.read(limit)
-        whole = not file.read(1)
+def _read(head: bytes, whole: bool, transfer_syntax_uid: str, limit: int) -> dict[int, bytes]:
     if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
         try:
             inflater = zlib.decompressobj(-zlib.MAX_WBITS)

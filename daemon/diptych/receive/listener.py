@@ -27,8 +27,9 @@ from diptych.errors import StoreError
 from diptych.log import printable
 from diptych.receive import commitment, header, pynetdicom_hooks
 from diptych.receive.gate import Gate, Limits
+from diptych.receive.keeper import Arrival, Keeper
 from diptych.receive.pressure import TEMPORARY_CONGESTION, Pressure
-from diptych.receive.spool import Part, Spool, content_sha256, data_set_offset
+from diptych.receive.spool import DATA_SET_WITHIN, Part, Spool, data_set_offset_in
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +63,11 @@ SWEEP_SECONDS = 0.5
 class Listener:
     """One acceptor's application entity."""
 
-    def __init__(self, config: Config, store: Store, spool: Spool, acceptor: str) -> None:
+    def __init__(
+        self, config: Config, store: Store, spool: Spool, keeper: Keeper, acceptor: str
+    ) -> None:
         self._config, self._store, self._spool, self._acceptor = config, store, spool, acceptor
+        self._keeper = keeper
         self._pressure = Pressure(config, store, spool)
         self._certificates = config.dicom.certificates("dicom")
         self._associations: dict[Any, _Peer] = {}
@@ -214,20 +218,19 @@ class Listener:
         if reason := self._pressure.refuses_instance():
             self.last_failure = time.monotonic()
             return self._refuse(OUT_OF_RESOURCES, reason, "too little space, or too much to judge")
-        part.flush_to_reader()
         request, syntax = event.request, event.context.transfer_syntax
         if request.AffectedSOPClassUID not in self._storage:
             raise header.Mismatch("SOP Class UID of the command is empty or not stored here")
-        offset = data_set_offset(part.path)
+        limit = self._config.dicom.header_limit
+        offset = data_set_offset_in(part.head(DATA_SET_WITHIN))
         identity = header.identify(
-            part.path,
-            offset,
+            part.head(offset + limit + 1)[offset:],
+            limit,
             syntax,
-            self._config.dicom.header_limit,
             peer.name,
             (str(request.AffectedSOPClassUID or ""), str(request.AffectedSOPInstanceUID or "")),
         )
-        sha256, size = content_sha256(part.path, offset)
+        sha256 = part.sha256(offset)
         if peer.association_id is None:
             peer.association_id = receipts.open_association(
                 self._store,
@@ -237,39 +240,23 @@ class Listener:
                 peer.calling_ae_title,
                 peer.address,
             )
-        locator = self._spool.keep(part, peer.source)
-        stored = receipts.Stored(sha256, str(syntax), size, locator)
-        failures = self._take_failures()
-        try:
-            faults.point("receive.before-commit")
-            recorded = receipts.record(
-                self._store,
-                peer.source,
-                peer.association_id,
-                identity,
-                stored,
-                failures,
-                lambda known: self._spool.path(known).exists(),
-                self._config.destinations_of(peer.source),
-            )
-        except Exception:
-            self._give_back(failures)
-            self._remove_unless_recorded(locator)
-            raise
-        if recorded.bytes_known:
-            self._spool.remove(locator)
-        faults.point("receive.after-commit")
+        content = part.content()
+        if content is None:
+            locator = self._spool.keep(part, peer.source)
+        else:
+            faults.point("receive.in-memory")
+            locator = self._spool.locator(peer.source)
+        receipt = receipts.Arrival(
+            peer.source,
+            peer.association_id,
+            identity,
+            receipts.Stored(sha256, str(syntax), part.size - offset, locator),
+            self._config.destinations_of(peer.source),
+        )
+        self._keeper.keep(Arrival(receipt, offset, content))
         self.last_failure = None
         peer.received += 1
         return SUCCESS
-
-    def _remove_unless_recorded(self, locator: str) -> None:
-        """A commit may be done although it reported an error: then the file is kept."""
-        try:
-            if not receipts.is_kept(self._store, locator):
-                self._spool.remove(locator)
-        except StoreError:
-            log.error("spool: a file is left for the next start to file or to remove")
 
     def _quarantine(self, part: Part) -> None:
         limits = self._config.spool
@@ -277,6 +264,8 @@ class Listener:
             self._spool.put_in_quarantine(part, limits.quarantine_files, limits.quarantine_bytes)
         except OSError as error:
             log.error("spool: no copy in quarantine: %s", error.strerror)
+        except StoreError as error:
+            log.error("spool: no copy in quarantine: %s", error)
 
     def _refuse(self, status: int, reason: str, why: str) -> Dataset:
         log.warning("C-STORE answered 0x%04X (%s): %s", status, reason, why)

@@ -83,15 +83,13 @@ def _register(
     path = spool.path(locator)
     offset = data_set_offset(path)
     syntax = transfer_syntax(path)
-    identity = header.identify(path, offset, syntax, header_limit, locator, None)
+    with path.open("rb") as file:
+        file.seek(offset)
+        head = file.read(header_limit + 1)
+    identity = header.identify(head, header_limit, syntax, locator, None)
     sha256, size = content_sha256(path, offset)
-    recorded = receipts.record(
-        store,
-        source,
-        None,
-        identity,
-        receipts.Stored(sha256, syntax, size, locator),
-        destinations=destinations,
-    )
+    stored = receipts.Stored(sha256, syntax, size, locator)
+    arrival = receipts.Arrival(source, None, identity, stored, destinations)
+    [recorded] = receipts.record(store, [arrival])
     if recorded.bytes_known:
         spool.remove(locator)

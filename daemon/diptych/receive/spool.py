@@ -1,12 +1,14 @@
 """Durable files: pixels from the wire until the purge.
 
-``incoming/`` holds transfers in flight, ``instances/<source>/<xx>/`` what was acknowledged,
-``quarantine/`` copies of what could not be parsed. Names are UUIDs and configured source names,
+``incoming/`` holds large transfers in flight, ``instances/<source>/<xx>/`` what was acknowledged,
+``journal/`` the bytes of what was acknowledged last (``receive.journal``), ``quarantine/`` copies
+of what could not be parsed. Names are UUIDs and configured source names,
 never anything from the wire. Everything lies on one file system, so a rename is atomic.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -31,35 +33,47 @@ _SHARDS = [f"{n:02x}" for n in range(256)]
 # (0002,0000) FileMetaInformationGroupLength: tag, VR, length and a UL stand right after "DICM".
 _META_GROUP_LENGTH_AT = 128 + 4 + 8
 _META_STARTS_AT = _META_GROUP_LENGTH_AT + 4
+# The first bytes of a file that say where its data set begins.
+DATA_SET_WITHIN = _META_STARTS_AT
 _CHUNK = 1 << 20
+# What is in memory of one transfer, and for how long: afterwards it is a file, which says that its
+# series is not complete (``in_flight``).
+MEMORY_BYTES = 1 << 20
+_MEMORY_SECONDS = 1.0
 _LOCATOR = re.compile(r"instances/([^/]+)/[0-9a-f]{2}/[0-9a-f]{32}\.dcm")
 
 
 class Part:
-    """A transfer in flight: a file that never raises while the library writes to it.
+    """A transfer in flight: memory while it is small and quick, then a file.
 
-    An error inside the library's receiving thread would tear down the association without an
-    answer; it is kept here and raised by ``Spool.keep``, where it becomes 0xA700.
+    It never raises while the library writes to it: an error inside the library's receiving thread
+    would tear down the association without an answer. It is kept here and raised by ``Spool.keep``
+    or ``head``, where it becomes 0xA700.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = str(path)
         self.file = self
+        self.size = 0
+        self._memory: list[bytes] = []
+        self._began = time.monotonic()
         self._error: OSError | None = None
         self._raw: BufferedWriter | None = None
-        try:
-            faults.point("receive.open")
-            self._raw = path.open("xb")
-        except OSError as error:
-            self._error = error
 
     def write(self, data: bytes) -> int:
         """Append; after the first error only swallow, so that the peer can finish and be told."""
-        if self._raw is not None and self._error is None:
+        self.size += len(data)
+        if self._error is None:
             try:
-                faults.point("receive.write")
-                self._raw.write(data)
+                if self._raw is not None:
+                    faults.point("receive.write")
+                    self._raw.write(data)
+                else:
+                    self._memory.append(data)
+                    slow = time.monotonic() - self._began > _MEMORY_SECONDS
+                    if self.size > MEMORY_BYTES or slow:
+                        self._to_file()
             except OSError as error:
                 self._error = error
         return len(data)
@@ -67,15 +81,34 @@ class Part:
     def flush(self) -> None:
         """Nothing: the library flushes every fragment, durability needs one flush at the end."""
 
-    def flush_to_reader(self) -> None:
-        """Let another descriptor see every byte. Raises StoreError if one could not be written."""
+    def content(self) -> bytes | None:
+        """The whole Part 10 file, None when it is a file already. Raises StoreError."""
+        self._raise()
+        if self._raw is not None:
+            return None
+        self._memory = [b"".join(self._memory)]
+        return self._memory[0]
+
+    def head(self, limit: int) -> bytes:
+        """The first bytes of the Part 10 file, at most ``limit``. Raises StoreError."""
+        content = self.content()
+        if content is not None:
+            return content[:limit]
         try:
-            if self._raw is not None and self._error is None:
-                self._raw.flush()
+            assert self._raw is not None
+            self._raw.flush()
+            with self.path.open("rb") as file:
+                return file.read(limit)
         except OSError as error:
             self._error = error
-        if self._error is not None:
-            raise StoreError(f"spool: {self._error.strerror}") from self._error
+            raise StoreError(f"spool: {error.strerror}") from error
+
+    def sha256(self, offset: int) -> str:
+        """SHA-256 of what follows ``offset``."""
+        content = self.content()
+        if content is None:
+            return content_sha256(self.path, offset)[0]
+        return hashlib.sha256(memoryview(content)[offset:]).hexdigest()
 
     def close(self) -> None:
         """Close the file; safe to repeat."""
@@ -86,11 +119,14 @@ class Part:
             self._error = self._error or error
 
     def sync(self) -> None:
-        """Bring every byte to the disk. Raises StoreError for any error since the first write."""
-        self.flush_to_reader()
-        assert self._raw is not None
+        """Bring every byte to the disk, into a file. Raises StoreError for any error so far."""
+        self._raise()
         try:
+            if self._raw is None:
+                self._to_file()
+            assert self._raw is not None
             faults.point("receive.fsync")
+            self._raw.flush()
             os.fsync(self._raw.fileno())
         except OSError as error:
             self._error = error
@@ -99,7 +135,21 @@ class Part:
     def discard(self) -> None:
         """Remove the file if it is still there."""
         self.close()
-        self.path.unlink(missing_ok=True)
+        self._memory = []
+        if self._raw is not None:
+            self.path.unlink(missing_ok=True)
+
+    def _to_file(self) -> None:
+        faults.point("receive.open")
+        self._raw = self.path.open("xb")
+        for data in self._memory:
+            faults.point("receive.write")
+            self._raw.write(data)
+        self._memory = []
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise StoreError(f"spool: {self._error.strerror}") from self._error
 
 
 class Spool:
@@ -109,6 +159,7 @@ class Spool:
         self.folder = folder
         self.incoming = folder / "incoming"
         self.quarantine = folder / "quarantine"
+        self.journal = folder / "journal"
         self._instances = folder / "instances"
         self._sources = sources
         self._quarantine_lock = threading.Lock()
@@ -117,17 +168,18 @@ class Spool:
         """Make every folder now, so that storing an instance syncs exactly one folder."""
         self.incoming.mkdir(parents=True, exist_ok=True)
         self.quarantine.mkdir(exist_ok=True)
+        self.journal.mkdir(exist_ok=True)
         for source in self._sources:
             for shard in _SHARDS:
                 (self._instances / source / shard).mkdir(parents=True, exist_ok=True)
-            _sync_folder(self._instances / source)
-        _sync_folder(self._instances)
-        _sync_folder(self.folder)
+            sync_folder(self._instances / source)
+        sync_folder(self._instances)
+        sync_folder(self.folder)
         # The data folder, where the database lies as well, and its own name: until both are synced
         # a power cut may take everything below them.
-        _sync_folder(self.folder.parent)
+        sync_folder(self.folder.parent)
         with suppress(PermissionError):  # not ours to read: then it was not ours to make either
-            _sync_folder(self.folder.parent.parent)
+            sync_folder(self.folder.parent.parent)
 
     def part(self, association: str, acceptor: str) -> Part:
         """A new file for a transfer in flight; both arguments are our own names."""
@@ -148,18 +200,42 @@ class Spool:
         faults.point("receive.after-temporary-write")
         part.sync()
         part.close()
-        name = uuid.uuid4().hex
-        folder = self._instances / source / name[:2]
-        target = folder / f"{name}.dcm"
+        locator = self.locator(source)
+        target = self.path(locator)
         try:
             faults.point("receive.before-rename")
             part.path.rename(target)
             faults.point("receive.after-rename")
-            _sync_folder(folder)
+            sync_folder(target.parent)
         except OSError as error:
             target.unlink(missing_ok=True)
             raise StoreError(f"spool: {error.strerror}") from error
-        return str(target.relative_to(self.folder))
+        return locator
+
+    def locator(self, source: str) -> str:
+        """A new one for an instance of this source."""
+        name = uuid.uuid4().hex
+        return f"instances/{source}/{name[:2]}/{name}.dcm"
+
+    def write(self, locator: str, content: bytes) -> None:
+        """Make the file without syncing it: a journal holds its bytes. Raises OSError."""
+        faults.point("receive.write-file")
+        with self.path(locator).open("xb", buffering=0) as file:
+            if file.write(content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def restore(self, locator: str, content: bytes) -> None:
+        """Make the file anew, durably and at once. Raises OSError."""
+        temporary, target = self.incoming / f"{uuid.uuid4().hex}.restored", self.path(locator)
+        try:
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(target)
+            sync_folder(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def path(self, locator: str) -> Path:
         """Where a locator lies."""
@@ -171,9 +247,14 @@ class Spool:
 
     def put_in_quarantine(self, part: Part, max_files: int, max_bytes: int) -> None:
         """Keep a copy of what could not be parsed; the oldest make room."""
+        content = part.content()
         part.close()
         with self._quarantine_lock:
-            part.path.rename(self.quarantine / f"{uuid.uuid4().hex}.dcm")
+            copy = self.quarantine / f"{uuid.uuid4().hex}.dcm"
+            if content is None:
+                part.path.rename(copy)
+            else:
+                copy.write_bytes(content)
             files = []
             for path in self.quarantine.iterdir():
                 with suppress(FileNotFoundError):  # another acceptor made room
@@ -221,10 +302,14 @@ class Spool:
 def data_set_offset(path: Path) -> int:
     """Where the data set begins in a Part 10 file we wrote (PS3.10 section 7.1)."""
     with path.open("rb") as file:
-        head = file.read(_META_STARTS_AT)
+        return data_set_offset_in(file.read(_META_STARTS_AT))
+
+
+def data_set_offset_in(head: bytes) -> int:
+    """The same, of the first bytes of the file."""
     if len(head) < _META_STARTS_AT or head[128:132] != b"DICM":
         raise StoreError("spool: not a file of ours: no DICM prefix")
-    return _META_STARTS_AT + int.from_bytes(head[_META_GROUP_LENGTH_AT:], "little")
+    return _META_STARTS_AT + int.from_bytes(head[_META_GROUP_LENGTH_AT:_META_STARTS_AT], "little")
 
 
 def transfer_syntax(path: Path) -> str:
@@ -246,7 +331,8 @@ def content_sha256(path: Path, offset: int) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -17,6 +17,9 @@ from pynetdicom import AE
 
 SLICES = 8
 ROWS = 32
+# One slice of every other series is more than is received in memory, by DataSetTrailingPadding
+# (FFFC,FFFC).
+PADDING_BYTES = 1_100_000
 # A killed peer never answers; what was not answered is sent again.
 ANSWER_SECONDS = 5.0
 RETRY_SECONDS = 0.1
@@ -61,6 +64,8 @@ class Sender(threading.Thread):
         while not self.enough.is_set():
             (entropy,) = self._seeds.spawn(1)
             wanted = noise_series(np.random.default_rng(entropy))
+            if self.series % 2 == 0:
+                wanted[-1].DataSetTrailingPadding = bytes(PADDING_BYTES)
             self.series += 1
             while pending := [instance for instance in wanted if self._ledger.misses(instance)]:
                 self._send(pending)

@@ -1,0 +1,119 @@
+"""The last step before 0x0000: bytes in the journal, a file, a committed row; for all who wait.
+
+Whoever comes while others are being kept waits, and is kept together with everybody else who came:
+one sync and one transaction for all of them, and none when nobody else is there to wait for.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+
+from diptych import faults
+from diptych.audit import receipts
+from diptych.audit.store import Store
+from diptych.errors import StoreError
+from diptych.receive.journal import Entry, Journal, NoRoom
+from diptych.receive.spool import Spool
+
+log = logging.getLogger(__name__)
+
+# Of one round: much less than a segment of the journal.
+_BYTES_AT_ONCE = 16 << 20
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """``content``: the Part 10 file with its data set at ``offset``, still to be written; None: it
+    is a durable file already."""
+
+    receipt: receipts.Arrival
+    offset: int
+    content: bytes | None
+
+
+class Keeper:
+    """Keeps what one acceptor receives."""
+
+    def __init__(self, store: Store, spool: Spool, journal: Journal) -> None:
+        self._store, self._spool, self._journal = store, spool, journal
+        self._waiting: list[_Waiting] = []
+        self._lock, self._turn = threading.Lock(), threading.Lock()
+
+    def keep(self, arrival: Arrival) -> None:
+        """Returns when file and row are on disk. Raises StoreError: then it is not kept."""
+        mine = _Waiting(arrival)
+        with self._lock:
+            self._waiting.append(mine)
+        with self._turn:
+            while not mine.done:
+                self._round()
+        if mine.error:
+            raise StoreError(mine.error)
+
+    def _round(self) -> None:
+        with self._lock:
+            size = count = 0
+            for waiting in self._waiting:
+                size += len(waiting.arrival.content or b"")
+                if count and size > _BYTES_AT_ONCE:
+                    break
+                count += 1
+            chosen, self._waiting = self._waiting[:count], self._waiting[count:]
+        try:
+            self._keep([waiting.arrival for waiting in chosen])
+        except Exception as error:  # whoever waits must have an answer
+            words = _in_words(error)
+            for waiting in chosen:
+                waiting.error = words
+                self._remove_unless_recorded(waiting.arrival.receipt.stored.locator)
+        for waiting in chosen:
+            waiting.done = True
+
+    def _keep(self, arrivals: list[Arrival]) -> None:
+        new = [
+            (arrival.content, arrival.offset, arrival.receipt.stored)
+            for arrival in arrivals
+            if arrival.content is not None
+        ]
+        entries = [Entry(s.locator, offset, s.sha256, content) for content, offset, s in new]
+        try:
+            if entries:
+                self._journal.append(entries)
+            for entry in entries:
+                self._spool.write(entry.locator, entry.content)
+        except NoRoom:
+            for entry in entries:
+                self._spool.restore(entry.locator, entry.content)
+        faults.point("receive.before-commit")
+        recorded = receipts.record(
+            self._store,
+            [arrival.receipt for arrival in arrivals],
+            lambda locator: self._spool.path(locator).exists(),
+        )
+        for arrival, done in zip(arrivals, recorded, strict=True):
+            if done.bytes_known:
+                self._spool.remove(arrival.receipt.stored.locator)
+        faults.point("receive.after-commit")
+
+    def _remove_unless_recorded(self, locator: str) -> None:
+        """A commit may be done although it reported an error: then the file is kept."""
+        try:
+            if not receipts.kept(self._store, [locator]):
+                self._spool.remove(locator)
+        except (StoreError, OSError):
+            log.error("spool: a file is left for the next start to file or to remove")
+
+
+class _Waiting:
+    def __init__(self, arrival: Arrival) -> None:
+        self.arrival, self.done, self.error = arrival, False, ""
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, StoreError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"spool: {error.strerror}"
+    return f"internal: {type(error).__name__}"
