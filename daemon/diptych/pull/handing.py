@@ -115,7 +115,7 @@ class Handing:
         try:
             if self._lost or self._to_daemon is None:
                 return OUT_OF_RESOURCES
-            part.flush_to_reader()
+            part.sync()  # the library sends a file; what is small is in memory until here
             answer = self._to_daemon.send_c_store(part.path)
             if "Status" not in answer:
                 self._lost = "our own listener did not answer"
