@@ -18,7 +18,9 @@ from running import program
 class Orthanc:
     """An archive with the AE title ARCHIVE that knows one node, ``diptych``."""
 
-    def __init__(self, folder: Path, dicom_port: int, http_port: int, node_port: int) -> None:
+    def __init__(
+        self, folder: Path, dicom_port: int, http_port: int, node_port: int, **more: Any
+    ) -> None:
         folder.mkdir()
         self.http_port = http_port
         node = {"AET": "DIPTYCH", "Host": "127.0.0.1", "Port": node_port}
@@ -32,6 +34,7 @@ class Orthanc:
             "RemoteAccessAllowed": False,
             "AuthenticationEnabled": False,
             "DicomModalities": {"diptych": node},
+            **more,
         }
         (folder / "orthanc.json").write_text(json.dumps(settings))
         with (folder / "log.txt").open("wb") as log:
@@ -71,8 +74,11 @@ class Orthanc:
 
 
 @contextmanager
-def orthanc(folder: Path, dicom_port: int, http_port: int, node_port: int) -> Iterator[Orthanc]:
-    made = Orthanc(folder, dicom_port, http_port, node_port)
+def orthanc(
+    folder: Path, dicom_port: int, http_port: int, node_port: int, **more: Any
+) -> Iterator[Orthanc]:
+    """``more``: further settings of its configuration file."""
+    made = Orthanc(folder, dicom_port, http_port, node_port, **more)
     try:
         yield made
     finally:

@@ -68,11 +68,15 @@ class Daemon:
         assert ports, self.log()
         return int(ports["dicom"])
 
-    def get(self, path: str, **headers: str) -> tuple[int, str]:
-        """Status and body of an HTTP GET."""
+    @property
+    def http_port(self) -> int:
         ports = self._ports()
         assert ports, self.log()
-        url = f"http://127.0.0.1:{ports['http']}{path}"
+        return int(ports["http"])
+
+    def get(self, path: str, **headers: str) -> tuple[int, str]:
+        """Status and body of an HTTP GET."""
+        url = f"http://127.0.0.1:{self.http_port}{path}"
         try:
             with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
                 return answer.status, answer.read().decode()

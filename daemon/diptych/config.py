@@ -17,13 +17,15 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     ValidationError,
     field_serializer,
     field_validator,
@@ -39,6 +41,7 @@ from pydantic_settings import (
 )
 
 from diptych.errors import ConfigError
+from diptych.tls import Caller, Certificates
 
 OTHER_SOURCE = "other"
 
@@ -82,16 +85,114 @@ Uid = Annotated[str, AfterValidator(_uid)]
 Host = Annotated[str, Field(min_length=1)]  # an empty one would mean every interface
 
 
+def _path(value: Any) -> Any:
+    """TOML knows no null: an empty text is none."""
+    return None if value == "" else value
+
+
+def _text(value: Path | None) -> str:
+    return "" if value is None else str(value)
+
+
+OptionalPath = Annotated[Path | None, BeforeValidator(_path), PlainSerializer(_text)]
+
+
 class Section(BaseModel):
     """A table of the TOML file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Dicom(Section):
-    """The listener."""
+class Port(Section):
+    """Where we listen."""
 
     host: Host = "127.0.0.1"
+    tls_certificate: OptionalPath = None
+    tls_key: OptionalPath = None
+    tls_authorities: OptionalPath = None
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together: give both or neither")
+        if self.tls_authorities is not None and self.tls_certificate is None:
+            raise ValueError("tls_authorities needs tls_certificate and tls_key")
+        return self
+
+    @property
+    def is_open(self) -> bool:
+        """Whether others than this machine can connect."""
+        try:
+            return not ipaddress.ip_address(self.host).is_loopback
+        except ValueError:  # a name
+            return self.host != "localhost"
+
+    def certificates(self, section: str) -> Certificates | None:
+        """What peers are shown, None without TLS. Raises ConfigError."""
+        if self.tls_certificate is None or self.tls_key is None:
+            return None
+        return Certificates(section, self.tls_certificate, self.tls_key, self.tls_authorities)
+
+    @property
+    def local(self) -> str:
+        """Where this machine reaches it."""
+        try:
+            address = ipaddress.ip_address(self.host)
+        except ValueError:  # a name
+            return self.host
+        if not address.is_unspecified:
+            return self.host
+        return "127.0.0.1" if address.version == 4 else "::1"
+
+    @property
+    def locally(self) -> Caller | None:
+        """How our own commands call it: they know it by its certificate, whatever that names, and
+        show the same where one is asked for."""
+        if self.tls_certificate is None:
+            return None
+        mutual = self.tls_authorities is not None
+        return Caller(
+            authorities=self.tls_certificate,
+            certificate=self.tls_certificate if mutual else None,
+            key=self.tls_key if mutual else None,
+            check_hostname=False,
+        )
+
+
+class Peer(Section):
+    """Whom we call, over TLS where ``tls_authorities`` says who vouches for it."""
+
+    host: Host
+    port: int = Field(ge=1, le=65535)
+    ae_title: AETitle
+    tls_authorities: OptionalPath = None
+    tls_certificate: OptionalPath = None
+    tls_key: OptionalPath = None
+    tls_check_hostname: bool = True
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together: give both or neither")
+        if self.tls_certificate is not None and self.tls_authorities is None:
+            raise ValueError(
+                "tls_certificate needs tls_authorities: nobody is called over TLS unverified"
+            )
+        return self
+
+    @property
+    def tls(self) -> Caller | None:
+        """How it is called, None without TLS."""
+        if self.tls_authorities is None:
+            return None
+        return Caller(
+            self.tls_authorities, self.tls_certificate, self.tls_key, self.tls_check_hostname
+        )
+
+
+class Dicom(Port):
+    """The listener."""
+
     port: int = Field(11112, ge=0, le=65535)
     ae_title: AETitle = "DIPTYCH"
     check_called_ae_title: bool = False
@@ -107,35 +208,6 @@ class Dicom(Section):
     maximum_waiting: int = Field(2048, ge=1, le=65536)
     maximum_waiting_per_address: int = Field(64, ge=1, le=65536)
     header_limit: int = Field(8 * 2**20, ge=4096)
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    tls_authorities: Path | None = None
-
-    @field_validator("tls_certificate", "tls_key", "tls_authorities", mode="before")
-    @classmethod
-    def _empty_is_none(cls, value: Any) -> Any:
-        return None if value == "" else value
-
-    @field_serializer("tls_certificate", "tls_key", "tls_authorities")
-    def _none_is_empty(self, value: Path | None) -> str:
-        """TOML knows no null."""
-        return "" if value is None else str(value)
-
-    @model_validator(mode="after")
-    def _tls_is_whole(self) -> Dicom:
-        if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("tls_certificate and tls_key belong together: give both or neither")
-        if self.tls_authorities is not None and self.tls_certificate is None:
-            raise ValueError("tls_authorities needs tls_certificate and tls_key")
-        return self
-
-    @property
-    def is_open(self) -> bool:
-        """Whether others than this machine can connect."""
-        try:
-            return not ipaddress.ip_address(self.host).is_loopback
-        except ValueError:  # a name
-            return self.host != "localhost"
 
 
 class Source(Section):
@@ -177,13 +249,10 @@ class Source(Section):
         return any((mapped or peer) in ipaddress.ip_network(text) for text in self.networks)
 
 
-class Forward(Section):
+class Forward(Peer):
     """Where everything that was received is sent on to."""
 
     name: str
-    host: Host
-    port: int = Field(ge=1, le=65535)
-    ae_title: AETitle
     calling_ae_title: AETitle | Literal[""] = ""
     sources: tuple[str, ...] = ()
     maximum_associations: int = Field(1, ge=1, le=16)
@@ -202,12 +271,8 @@ class Forward(Section):
         return value
 
 
-class Requester(Section):
+class Requester(Peer):
     """Who may ask for storage commitment, and where the answer goes."""
-
-    ae_title: AETitle
-    host: Host
-    port: int = Field(ge=1, le=65535)
 
 
 class Commitment(Section):
@@ -227,22 +292,20 @@ class Commitment(Section):
         return self
 
 
-class Http(Section):
+class Http(Port):
     """Health and metrics."""
 
-    host: Host = "127.0.0.1"
     port: int = Field(8112, ge=0, le=65535)
-    token_file: Path | None = None
+    token_file: OptionalPath = None
 
-    @field_validator("token_file", mode="before")
-    @classmethod
-    def _empty_is_none(cls, value: Any) -> Any:
-        return None if value == "" else value
-
-    @field_serializer("token_file")
-    def _none_is_empty(self, value: Path | None) -> str:
-        """TOML knows no null."""
-        return "" if value is None else str(value)
+    @model_validator(mode="after")
+    def _closed_by_default(self) -> Http:
+        if self.is_open and self.token_file is None:
+            raise ValueError(
+                f"host {self.host!r} opens the pages to others, and nothing says who may ask: set "
+                "token_file, or listen on 127.0.0.1"
+            )
+        return self
 
     def token(self) -> str | None:
         """What requests must bear; None: nothing. Raises ConfigError."""
@@ -454,6 +517,22 @@ class Config(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Command line, environment, TOML; the defaults come last by themselves."""
         return init_settings, env_settings, InitSettingsSource(settings_cls, dict(cls._toml))
+
+    def look_at_certificates(self) -> list[str]:
+        """Read every certificate, key and authority; returns who uses TLS. Raises ConfigError."""
+        ports = [("dicom", self.dicom), ("http", self.http)]
+        used = [f"[{name}]" for name, port in ports if port.certificates(name)]
+        peers: list[tuple[str, Peer]] = [(f"forward {f.name}", f) for f in self.forward]
+        peers += [(f"requester {r.ae_title}", r) for r in self.commitment.requester]
+        for name, peer in peers:
+            if peer.tls is None:
+                continue
+            try:
+                peer.tls.context()
+            except ConfigError as error:
+                raise ConfigError(f"{name}: {error}") from error
+            used.append(name)
+        return used
 
     @property
     def database_url(self) -> str:

@@ -14,13 +14,15 @@ from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_
 from pynetdicom.sop_class import (
     StorageCommitmentPushModel,
     StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelGet,
     StudyRootQueryRetrieveInformationModelMove,
 )
 
-from diptych import __version__, pull
+from diptych import __version__
 from diptych.audit import commitments
 from diptych.config import Config
 from diptych.forward import committing, lane
+from diptych.pull import archive
 from diptych.receive import commitment
 from diptych.receive.listener import STATUSES, application_entity, storage_sop_classes
 
@@ -63,6 +65,7 @@ def _overview(config: Config) -> list[str]:
         ),
         ("Study Root Query/Retrieve - FIND (`diptych pull`)", "yes", "no"),
         ("Study Root Query/Retrieve - MOVE (`diptych pull`)", "yes", "no"),
+        ("Study Root Query/Retrieve - GET (`diptych pull --get`)", "yes", "no"),
     ]
     return ["## Services", _table(("service", "SCU", "SCP"), rows)]
 
@@ -158,6 +161,7 @@ def _initiated(config: Config) -> list[str]:
     initiated = [
         (_name(StudyRootQueryRetrieveInformationModelFind), "SCU", "`diptych pull`"),
         (_name(StudyRootQueryRetrieveInformationModelMove), "SCU", "`diptych pull`"),
+        (_name(StudyRootQueryRetrieveInformationModelGet), "SCU", "`diptych pull --get`"),
     ]
     if any(forward.commit for forward in config.forward):
         initiated.append((_name(StorageCommitmentPushModel), "SCU", "what was sent on"))
@@ -168,8 +172,12 @@ def _initiated(config: Config) -> list[str]:
         "### Other services",
         _table(("SOP class", "role", "for"), initiated),
         f"Storage Commitment in {syntaxes}. C-FIND at the levels STUDY (StudyDate, "
-        "StudyInstanceUID) and SERIES (SeriesInstanceUID, Modality), C-MOVE at the level SERIES; "
-        f"without an answer for {_s(pull.MOVE_SECONDS)} the archive counts as away.",
+        "StudyInstanceUID) and SERIES (SeriesInstanceUID, Modality), with --get IMAGE "
+        "(SOPInstanceUID, SOPClassUID) too; C-MOVE and C-GET at the level SERIES. With C-GET the "
+        "storage classes of the series are proposed in the SCP role, in every transfer syntax that "
+        f"is accepted, at most {archive.MOST_STORAGE_CONTEXTS} contexts; C-STORE is answered what "
+        "the listener answers, to which each instance is handed. Without an answer for "
+        f"{_s(archive.MOVE_SECONDS)} the archive counts as away.",
     ]
 
 
@@ -194,10 +202,20 @@ def _security(config: Config) -> list[str]:
 
 
 def _tls(config: Config) -> str:
+    calls = [f"{f.name} (C-STORE)" for f in config.forward if f.tls]
+    calls += [f"{r.ae_title} (reports)" for r in config.commitment.requester if r.tls]
+    initiated = (
+        f"Associations initiated: with TLS to {', '.join(calls) or 'nobody'}, without to others; "
+        "`diptych pull` as its options say. A peer's certificate is always verified, and without "
+        "TLS nothing is sent to who should have it."
+    )
     if config.dicom.tls_certificate is None:
-        return "DICOM TLS: off. Associations initiated are without TLS."
+        return f"DICOM TLS: off. {initiated}"
     who = "a certificate is asked of peers" if config.dicom.tls_authorities else "peers need none"
-    return f"DICOM TLS (PS3.15 annex B): on, and {who}. Associations initiated are without TLS."
+    return (
+        "DICOM TLS (PS3.15 annex B, BCP 195: TLS 1.2 with forward secrecy and authenticated "
+        f"encryption, TLS 1.3): on, and {who}. {initiated}"
+    )
 
 
 def _role(context: Any) -> str:

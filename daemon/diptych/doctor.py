@@ -17,7 +17,7 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 
 from sqlalchemy import text
@@ -52,6 +52,7 @@ def examine(config: Config) -> list[Finding]:
         _find("data folder", lambda: _folder(config)),
         _find("database", lambda: _database(config)),
         _find("disk", lambda: _disk(config)),
+        _find("TLS", lambda: ", ".join(config.look_at_certificates()) or "used by nobody"),
     ]
     if holder := _holder(config.data):
         return [*findings, _find("running daemon", lambda: _daemon(config, holder))]
@@ -253,7 +254,13 @@ def _daemon(config: Config, holder: str) -> str:
             "daemon; its log says which"
         ) from error
     where = f"process {holder}, DICOM port {ports['dicom']}, HTTP port {ports['http']}"
-    asked = HTTPConnection(config.http.host, ports["http"], timeout=ANSWER_SECONDS)
+    http, tls = config.http, config.http.locally
+    if tls is None:
+        asked = HTTPConnection(http.local, ports["http"], timeout=ANSWER_SECONDS)
+    else:
+        asked = HTTPSConnection(
+            http.local, ports["http"], timeout=ANSWER_SECONDS, context=tls.context()
+        )
     try:
         asked.request("GET", "/readyz")
         said = json.loads(asked.getresponse().read())

@@ -37,6 +37,7 @@ DROPS = ("silent", "crowded", "tls", "not-dicom")
 COLLISION_PARTS = ("pixels", "identity", "private", "other")
 FORWARD_FAILURES = (
     "unreachable",
+    "tls",
     "rejected",
     "aborted",
     "resources",

@@ -40,6 +40,7 @@ from diptych.readings import Readings
 from diptych.receive import journal
 from diptych.receive.reconcile import Reconciled, reconcile
 from diptych.receive.spool import Spool
+from diptych.tls import Certificates
 from diptych.web.app import application
 from diptych.web.exposition import Exposition
 
@@ -76,7 +77,10 @@ def run(
 
     Raises ConfigError when the folder, the ports, the database or the model cannot be used.
     """
-    config.http.token()  # one that cannot be read is said before anything is begun
+    # What cannot be read is said before anything is begun.
+    config.http.token()
+    config.look_at_certificates()
+    certificates = config.http.certificates("http")
     config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     with locked(config.data):
         (config.data / "ports.json").unlink(missing_ok=True)
@@ -92,7 +96,7 @@ def run(
             _bind(config.dicom.host, config.dicom.port, "DICOM", "dicom.port") as dicom,
             _bind(config.http.host, config.http.port, "HTTP", "http.port") as http,
         ):
-            _Daemon(config, store, spool, dicom, http).run(stop, on_ready)
+            _Daemon(config, store, spool, dicom, http, certificates).run(stop, on_ready)
         store.close()
 
 
@@ -211,9 +215,10 @@ class _Daemon:
         spool: Spool,
         dicom: socket.socket,
         http: socket.socket,
+        certificates: Certificates | None,
     ) -> None:
         self._config, self._store, self._spool = config, store, spool
-        self._dicom, self._http = dicom, http
+        self._dicom, self._http, self._certificates = dicom, http, certificates
         self._context = multiprocessing.get_context("spawn")
         self._refusing = [self._context.Value("b", 0) for _ in range(config.dicom.acceptors)]
         self._acceptors = [
@@ -345,8 +350,16 @@ class _Daemon:
             self._config.destination_names(),
         )
         app = application(exposition, readings.conditions, self._config.http.token())
+        shown = self._certificates
         return uvicorn.Server(
-            uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", loop="asyncio")
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                loop="asyncio",
+                ssl_context_factory=None if shown is None else lambda *_: shown.for_asyncio(),
+            )
         )
 
     def _receiving(self) -> str:

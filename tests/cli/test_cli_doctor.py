@@ -92,9 +92,20 @@ def test_a_port_that_is_taken_is_named_with_its_key(
 def test_a_host_that_is_not_ours_is_named_with_its_key(
     diptych: Diptych, tmp_path: Path, ports: dict[str, str]
 ) -> None:
-    done = diptych("doctor", "--data", tmp_path, **ports, DIPTYCH_HTTP__HOST="192.0.2.1")
+    elsewhere = {"DIPTYCH_HTTP__HOST": "192.0.2.1", "DIPTYCH_HTTP__TOKEN_FILE": "token"}
+    done = diptych("doctor", "--data", tmp_path, **ports, **elsewhere)
     assert done.returncode == 4
     assert "choose another http.host" in done.stdout
+
+
+def test_a_certificate_that_cannot_be_read_is_named(
+    diptych: Diptych, tmp_path: Path, ports: dict[str, str]
+) -> None:
+    missing = str(tmp_path / "none.pem")
+    tls = {"DIPTYCH_DICOM__TLS_CERTIFICATE": missing, "DIPTYCH_DICOM__TLS_KEY": missing}
+    done = diptych("doctor", "--data", tmp_path, **ports, **tls)
+    assert done.returncode == 4
+    assert f"FAIL TLS: dicom.tls_certificate {missing}" in done.stdout
 
 
 def test_an_unknown_model_is_refused_and_the_known_ones_are_named(

@@ -9,6 +9,8 @@ import pytest
 from diptych.config import load
 from diptych.errors import ConfigError
 
+FORWARD = '[[forward]]\nname = "a"\nhost = "h"\nport = 104\nae_title = "A"\n'
+
 
 def _refusal(folder: Path, text: str | bytes) -> str:
     path = folder / "diptych.toml"
@@ -160,6 +162,15 @@ def test_a_listener_open_to_others_without_a_source_is_refused(tmp_path: Path, h
     assert load(path).dicom.host == host
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "metrics.example"])
+def test_pages_open_to_others_without_a_token_are_refused(tmp_path: Path, host: str) -> None:
+    said = _refusal(tmp_path, f'[http]\nhost = "{host}"')
+    assert "opens the pages to others, and nothing says who may ask: set token_file" in said
+    path = tmp_path / "diptych.toml"
+    path.write_text(f'[http]\nhost = "{host}"\ntoken_file = "token"')
+    assert load(path).http.host == host
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.1.2.3"])
 def test_on_this_machine_the_default_source_is_enough(tmp_path: Path, host: str) -> None:
     path = tmp_path / "diptych.toml"
@@ -176,6 +187,16 @@ def test_on_this_machine_the_default_source_is_enough(tmp_path: Path, host: str)
             '[[source]]\nname = "a"\ncertificate_names = ["ct1"]',
             "certificate_names need dicom.tls_authorities",
         ),
+        ('[http]\ntls_key = "a"', "http: tls_certificate and tls_key belong together"),
+        (
+            '[http]\ntls_authorities = "a"',
+            "http: tls_authorities needs tls_certificate",
+        ),
+        (
+            FORWARD + 'tls_certificate = "a"\ntls_key = "b"',
+            "forward.0: tls_certificate needs tls_authorities: nobody is called over",
+        ),
+        (FORWARD + 'tls_certificate = "a"', "tls_certificate and tls_key belong together"),
     ],
 )
 def test_half_of_a_tls_configuration_is_refused(tmp_path: Path, text: str, said: str) -> None:

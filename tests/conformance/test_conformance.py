@@ -54,13 +54,16 @@ def test_it_names_every_status_reason_timeout_and_source(tmp_path: Path) -> None
     (tmp_path / "d.toml").write_text(
         '[dicom]\nnetwork_timeout = 17.5\n[[source]]\nname = "router"\nae_titles = ["R1"]\n'
         '[[forward]]\nname = "archive"\nhost = "h"\nport = 104\nae_title = "PACS"\n'
+        '[[forward]]\nname = "second"\nhost = "h"\nport = 2762\nae_title = "P2"\n'
+        'tls_authorities = "ca.pem"\n'
     )
     text = _statement("--config", tmp_path / "d.toml", DIPTYCH_COMMITMENT__MODE="off")
     for status in STATUSES:
         assert f"| 0x{status:04X} |" in text
     assert "17.5 s" in text
     assert "| router | R1 | 127.0.0.0/8, ::1/128 | any |" in text
-    assert "DICOM TLS: off." in text
+    assert "DICOM TLS: off. Associations initiated: with TLS to second (C-STORE), without" in text
+    assert "| Study Root Query/Retrieve - GET (`diptych pull --get`) | yes | no |" in text
     assert "| archive | PACS | 1 | 10 s to 900 s | 60 s | no |" in text
     everything = _statement(**EVERYTHING)
     for reason in FailureReason:

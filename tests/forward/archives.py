@@ -37,11 +37,14 @@ def route(port: int, **more: Any) -> str:
 
 
 @contextmanager
-def storescp(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def storescp(folder: Path, port: int, *options: str | Path) -> Iterator[subprocess.Popen[bytes]]:
     """DCMTK's storescp: writes what it receives as it is, in every transfer syntax it knows."""
     folder.mkdir(exist_ok=True)
     made = subprocess.Popen(
-        [program("storescp"), "+xa", "+B", "-pm", "-od", folder, "-aet", "ARCHIVE", str(port)],
+        [
+            *(program("storescp"), *options, "+xa", "+B", "-pm"),
+            *("-od", folder, "-aet", "ARCHIVE", str(port)),
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

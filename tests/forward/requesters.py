@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -41,13 +42,14 @@ def references(instances: Sequence[Dataset]) -> list[Reference]:
 class Modality:
     """Asks as SCU; ``listening()`` takes the reports."""
 
-    def __init__(self, port: int, ae_title: str = "CT1") -> None:
-        self.port, self.ae_title = port, ae_title
+    def __init__(self, port: int, ae_title: str = "CT1", **tls: str) -> None:
+        self.port, self.ae_title, self._tls = port, ae_title, tls
         self.reports: dict[str, tuple[int, set[str], dict[str, int]]] = {}
 
     @property
     def configured(self) -> str:
-        return json.dumps([{"ae_title": self.ae_title, "host": "127.0.0.1", "port": self.port}])
+        where = {"ae_title": self.ae_title, "host": "127.0.0.1", "port": self.port}
+        return json.dumps([{**where, **self._tls}])
 
     def ask(
         self, port: int, wanted: Sequence[Reference], transaction_uid: str | None = None
@@ -76,11 +78,13 @@ class Modality:
             association.release()
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def listening(self, context: ssl.SSLContext | None = None) -> Iterator[None]:
         ae = AE(self.ae_title)
         ae.add_supported_context(StorageCommitmentPushModel, scu_role=False, scp_role=True)
         handlers = [(evt.EVT_N_EVENT_REPORT, self._report)]
-        server = ae.start_server(("127.0.0.1", self.port), block=False, evt_handlers=handlers)
+        server = ae.start_server(
+            ("127.0.0.1", self.port), block=False, evt_handlers=handlers, ssl_context=context
+        )
         try:
             yield
         finally:
@@ -102,7 +106,7 @@ class Modality:
 class CommittingArchive:
     """Stores, and commits all but ``refusing`` on a new association to ``report_to``."""
 
-    def __init__(self, port: int, report_to: int) -> None:
+    def __init__(self, port: int, report_to: int, context: ssl.SSLContext | None = None) -> None:
         self.received: list[str] = []
         self.refusing: set[str] = set()
         self.silent = False
@@ -111,7 +115,9 @@ class CommittingArchive:
         ae.add_supported_context(CTImageStorage, ALL_TRANSFER_SYNTAXES)
         ae.add_supported_context(StorageCommitmentPushModel)
         handlers = [(evt.EVT_C_STORE, self._store), (evt.EVT_N_ACTION, self._action)]
-        self._server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
+        self._server = ae.start_server(
+            ("127.0.0.1", port), block=False, evt_handlers=handlers, ssl_context=context
+        )
 
     def close(self) -> None:
         self._server.shutdown()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -10,14 +12,15 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 
-from diptych.audit import forget
-from diptych.audit.store import Store
+from cli.command_line import command, environment
 from diptych.config import load
 from diptych.errors import ConfigError
 from forward.archives import free_port, route
 from forward.requesters import CommittingArchive, Modality, information, references
 from running import Daemon, instance, send, series
 
+UNREPORTED = "diptych_commitment_pending_requests"
+FORGOTTEN = "SELECT payload FROM event WHERE kind = 'forget' ORDER BY seq"
 MakeDaemon = Callable[..., Daemon]
 CT = "1.2.840.10008.5.1.4.1.1.2"
 MR = "1.2.840.10008.5.1.4.1.1.4"
@@ -243,18 +246,89 @@ def test_what_the_archive_does_not_hold_is_sent_to_it_again_and_not_committed(
     onward.close()
 
 
-def test_what_is_forgotten_stands_in_no_request(make_daemon: MakeDaemon) -> None:
+def test_what_was_committed_is_not_forgotten_unless_that_is_said(make_daemon: MakeDaemon) -> None:
     modality = Modality(free_port())
     daemon = _owning(make_daemon, modality)
-    slices = series(2, seed=11)
+    promised, other = series(2, seed=11), series(2, seed=12)
+    assert send(daemon.port, [*promised, *other]) == [0x0000] * 4
+    daemon.wait_until(lambda: daemon.value("SELECT count(*) FROM verdict") == 2, "judged", 30)
+    with modality.listening():
+        _, transaction = modality.ask(daemon.port, [*references(promised), (CT, "1.2.3.4")])
+        assert _reported(daemon, modality, transaction)[0] == 2
+    daemon.wait_until(lambda: daemon.metric(UNREPORTED) == 0, "written down", 10)
+    assert _forget(daemon, other).returncode == 0
+    refused = _forget(daemon, promised)
+    assert refused.returncode == 2
+    assert "2 of its instances were committed to CT1 (storage commitment)" in refused.stderr
+    assert "--committed forgets them all the same" in refused.stderr
+    assert len(daemon.kept_files()) == 2
+    done = _forget(daemon, promised, "--committed")
+    assert done.returncode == 0, done.stderr
+    assert daemon.kept_files() == []
+    assert daemon.value("SELECT count(*) FROM commitment_item") == 0
+    said = [json.loads(row[0]) for row in daemon.rows(FORGOTTEN)]
+    assert [one.get("promised") for one in said] == [None, 2]
+    assert _diptych("audit", "verify", "--data", daemon.data).returncode == 0
+
+
+@pytest.mark.parametrize("decided", [False, True])
+def test_what_is_forgotten_before_its_report_is_reported_as_not_here(
+    make_daemon: MakeDaemon, decided: bool
+) -> None:
+    modality = Modality(free_port())
+    daemon = _owning(make_daemon, modality)
+    slices = series(2, seed=13)
     assert send(daemon.port, slices) == [0x0000] * 2
     daemon.wait_until(lambda: daemon.value("SELECT count(*) FROM verdict") == 1, "judged", 30)
-    modality.ask(daemon.port, [*references(slices), (CT, "1.2.3.4")])
-    store = Store(f"sqlite:///{daemon.data / 'diptych.sqlite3'}")
-    forget.forget(store, daemon.value('SELECT id FROM "case"'))
-    store.close()
-    named = daemon.rows("SELECT sop_instance_uid FROM commitment_item")
-    assert [row[0] for row in named] == ["1.2.3.4"]
+    _, transaction = modality.ask(daemon.port, references(slices))
+    tried = "SELECT count(*) FROM commitment WHERE status = 'decided' AND attempts > 0"
+    daemon.wait_until(lambda: daemon.value(tried), "tried", 20)
+    assert daemon.stop() == 0
+    if not decided:
+        _execute(daemon, "UPDATE commitment SET status = 'open'")
+    assert _forget(daemon, slices).returncode == 2
+    assert _forget(daemon, slices, "--committed").returncode == 0
+    with modality.listening():
+        daemon.start()
+        reported = _reported(daemon, modality, transaction, 40)
+        assert reported == (2, set(), {d.SOPInstanceUID: 0x0112 for d in slices})
+        daemon.wait_until(lambda: daemon.metric(UNREPORTED) == 0, "written down", 10)
+    assert daemon.value("SELECT count(*) FROM commitment_item") == 0
+
+
+def test_the_promise_made_to_one_source_outlives_what_another_sent_under_the_same_uids(
+    make_daemon: MakeDaemon,
+) -> None:
+    modality = Modality(free_port())
+    sources = '[{"name":"ct","ae_titles":["CT1"]},{"name":"other-one","ae_titles":["X"]}]'
+    daemon = _owning(make_daemon, modality, DIPTYCH_SOURCE=sources)
+    slices = series(2, seed=14)
+    assert send(daemon.port, slices, calling="CT1") == [0x0000] * 2
+    assert send(daemon.port, slices, calling="X") == [0x0000] * 2
+    daemon.wait_until(lambda: daemon.value("SELECT count(*) FROM verdict") == 2, "judged", 30)
+    with modality.listening():
+        _, transaction = modality.ask(daemon.port, references(slices))
+        assert _reported(daemon, modality, transaction)[0] == 1
+    case = "SELECT v.case_id FROM verdict v JOIN series s ON s.id = v.series_id WHERE s.source = ?"
+    forgotten = daemon.value(case, "other-one")
+    assert _diptych("forget", forgotten, "--data", daemon.data).returncode == 0
+    assert daemon.value("SELECT count(*) FROM commitment_item") == 2
+    kept = daemon.value(case, "ct")
+    assert _diptych("forget", kept, "--data", daemon.data).returncode == 2
+
+
+def _forget(
+    daemon: Daemon, instances: list[Dataset], *options: str
+) -> subprocess.CompletedProcess[str]:
+    uid = str(instances[0].SeriesInstanceUID)
+    case = daemon.value("SELECT case_id FROM verdict WHERE series_instance_uid = ?", uid)
+    return _diptych("forget", case, *options, "--data", daemon.data)
+
+
+def _diptych(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), env=environment(), capture_output=True, text=True, check=False
+    )
 
 
 def _spoil(daemon: Daemon, data_set: Dataset) -> None:

@@ -3,98 +3,37 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import time as clock
 from pathlib import Path
 
 import pytest
-from pydicom.dataset import Dataset
 
 from cli.command_line import command, environment
-from diptych.pull import Pace
+from diptych.pull.run import Pace
 from forward.archives import free_port
 from orthanc import orthanc
-from running import Daemon, program, send, series
-
-SETTINGS = """
-NetworkTCPPort  = {port}
-MaxPDUSize      = 16384
-MaxAssociations = 16
-HostTable BEGIN
-diptych = (DIPTYCH, 127.0.0.1, {node})
-HostTable END
-VendorTable BEGIN
-VendorTable END
-AETable BEGIN
-ARCHIVE {folder} RW (200, 1024mb) ANY
-AETable END
-"""
-
-
-@contextmanager
-def dcmqrscp(folder: Path, port: int, node_port: int) -> Iterator[None]:
-    (folder / "db").mkdir(parents=True, exist_ok=True)
-    settings = SETTINGS.format(port=port, node=node_port, folder=folder / "db")
-    (folder / "dcmqrscp.cfg").write_text(settings)
-    with (folder / "log.txt").open("ab") as log:
-        made = subprocess.Popen(
-            [program("dcmqrscp"), "-c", folder / "dcmqrscp.cfg"], stdout=log, stderr=log
-        )
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            break
-        except OSError:
-            assert time.monotonic() < deadline, (folder / "log.txt").read_text()
-            time.sleep(0.05)
-    try:
-        yield
-    finally:
-        made.kill()
-        made.wait()
-
-
-def _dated(day: str, modality: str, seed: int, slices: int = 3) -> list[Dataset]:
-    made = series(slices, seed=seed)
-    for data_set in made:
-        data_set.StudyDate, data_set.Modality = day, modality
-        data_set.StudyTime, data_set.AccessionNumber, data_set.StudyID = "120000", "", "1"
-        data_set.SeriesNumber = 1
-    return made
-
-
-def _pull(daemon: Daemon, port: int, *arguments: object) -> subprocess.CompletedProcess[str]:
-    asked = ("pull", f"ARCHIVE@127.0.0.1:{port}", "--data", daemon.data, *arguments)
-    return subprocess.run(
-        command(*asked), env=environment(), capture_output=True, text=True, check=False, timeout=180
-    )
-
-
-def _held(daemon: Daemon) -> set[str]:
-    return {row[0] for row in daemon.rows("SELECT sop_instance_uid FROM instance")}
+from pull.archives import dated, dcmqrscp, held, pull
+from running import Daemon, program, send
 
 
 def test_a_date_range_comes_from_dcmqrscp_and_a_second_run_asks_for_nothing_again(
     daemon: Daemon, tmp_path: Path
 ) -> None:
     port = free_port()
-    wanted = [*_dated("20200110", "CT", 1), *_dated("20200112", "MR", 2)]
-    others = [*_dated("20200109", "CT", 3), *_dated("20200113", "CT", 4)]
+    wanted = [*dated("20200110", "CT", 1), *dated("20200112", "MR", 2)]
+    others = [*dated("20200109", "CT", 3), *dated("20200113", "CT", 4)]
     with dcmqrscp(tmp_path / "qr", port, daemon.port):
         assert set(send(port, [*wanted, *others], called="ARCHIVE")) == {0x0000}
         days = ("--since", "2020-01-10", "--until", "2020-01-12")
-        done = _pull(daemon, port, *days, "--modality", "CT")
+        done = pull(daemon, port, *days, "--modality", "CT")
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout == "2 studies, 1 series: 1 pulled (3 instances), 0 before, 0 not whole\n"
-        assert _held(daemon) == {d.SOPInstanceUID for d in wanted[:3]}
-        done = _pull(daemon, port, *days)
+        assert held(daemon) == {d.SOPInstanceUID for d in wanted[:3]}
+        done = pull(daemon, port, *days)
         assert done.stdout == "2 studies, 2 series: 1 pulled (3 instances), 1 before, 0 not whole\n"
-        assert _held(daemon) == {d.SOPInstanceUID for d in wanted}
+        assert held(daemon) == {d.SOPInstanceUID for d in wanted}
     assert daemon.value("SELECT count(*) FROM receipt") == 6
 
 
@@ -102,25 +41,25 @@ def test_what_did_not_come_whole_is_said_and_asked_for_again(
     daemon: Daemon, tmp_path: Path
 ) -> None:
     port, nobody = free_port(), free_port()
-    wanted = _dated("20200110", "CT", 5)
+    wanted = dated("20200110", "CT", 5)
     with dcmqrscp(tmp_path / "qr", port, nobody):
         assert set(send(port, wanted, called="ARCHIVE")) == {0x0000}
-        done = _pull(daemon, port, "--since", "2020-01-10")
+        done = pull(daemon, port, "--since", "2020-01-10")
         assert (done.returncode, done.stdout) == (
             3,
             "1 studies, 1 series: 0 pulled (0 instances), 0 before, 1 not whole\n",
         )
     with dcmqrscp(tmp_path / "qr", port, daemon.port):
-        done = _pull(daemon, port, "--since", "2020-01-10")
+        done = pull(daemon, port, "--since", "2020-01-10")
         assert "1 pulled (3 instances)" in done.stdout
-    assert len(_held(daemon)) == 3
+    assert len(held(daemon)) == 3
 
 
 def test_interrupted_at_its_limited_rate_it_goes_on_where_it_was(
     daemon: Daemon, tmp_path: Path
 ) -> None:
     port = free_port()
-    wanted = [_dated("20200110", "CT", seed, slices=2) for seed in range(10, 14)]
+    wanted = [dated("20200110", "CT", seed, slices=2) for seed in range(10, 14)]
     with dcmqrscp(tmp_path / "qr", port, daemon.port):
         assert set(send(port, [d for one in wanted for d in one], called="ARCHIVE")) == {0x0000}
         asked = ("pull", f"ARCHIVE@127.0.0.1:{port}", "--since", "2020-01-10", "--rate", "0.2")
@@ -136,7 +75,7 @@ def test_interrupted_at_its_limited_rate_it_goes_on_where_it_was(
         slow.send_signal(signal.SIGINT)
         _, said = slow.communicate(timeout=90)
         assert (slow.returncode, said) == (130, "diptych: interrupted\n")
-        done = _pull(daemon, port, "--since", "2020-01-10")
+        done = pull(daemon, port, "--since", "2020-01-10")
         assert done.stdout == "4 studies, 4 series: 3 pulled (6 instances), 1 before, 0 not whole\n"
     assert daemon.value("SELECT count(*) FROM receipt") == 8
 
@@ -144,23 +83,23 @@ def test_interrupted_at_its_limited_rate_it_goes_on_where_it_was(
 def test_orthanc_sends_what_is_asked_for(daemon: Daemon, tmp_path: Path) -> None:
     program("Orthanc")
     port = free_port()
-    wanted = _dated("20200110", "CT", 20)
+    wanted = dated("20200110", "CT", 20)
     with orthanc(tmp_path / "o", port, free_port(), daemon.port):
         assert set(send(port, wanted, calling="DIPTYCH", called="ARCHIVE")) == {0x0000}
-        done = _pull(daemon, port, "--since", "2020-01-10")
+        done = pull(daemon, port, "--since", "2020-01-10")
     assert "1 pulled (3 instances)" in done.stdout, done.stderr
-    assert _held(daemon) == {d.SOPInstanceUID for d in wanted}
+    assert held(daemon) == {d.SOPInstanceUID for d in wanted}
 
 
 def test_an_archive_that_cannot_be_reached_or_does_not_know_us_is_said_in_words(
     daemon: Daemon, tmp_path: Path
 ) -> None:
     port = free_port()
-    done = _pull(daemon, port, "--since", "2020-01-10")
+    done = pull(daemon, port, "--since", "2020-01-10")
     assert (done.returncode, "cannot be reached" in done.stderr) == (4, True)
     with dcmqrscp(tmp_path / "qr", port, daemon.port):
-        assert set(send(port, _dated("20200110", "CT", 6), called="ARCHIVE")) == {0x0000}
-        done = _pull(daemon, port, "--since", "2020-01-10", "--to", "NOBODY")
+        assert set(send(port, dated("20200110", "CT", 6), called="ARCHIVE")) == {0x0000}
+        done = pull(daemon, port, "--since", "2020-01-10", "--to", "NOBODY")
         assert (done.returncode, "does not know the AE title 'NOBODY'" in done.stderr) == (4, True)
 
 

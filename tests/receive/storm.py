@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-from receive.authority import client_context
+from authorities import client_context
 from receive.peers import CT, associate_request, command, data_pdu, pdu
 from receive.sockets import A_ASSOCIATE_AC, MEBI, type_of_answer
 

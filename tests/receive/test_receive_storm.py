@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE
 
-from receive.authority import Authority, client_context
+from authorities import Authority, client_context
 from receive.peers import acceptor_pids, encoded, parts, sha256, stored_sha256
 from receive.sockets import bounded_memory, descriptors, seconds_more, threads
 from receive.storm import HALF_SENT, HANDSHAKES, IDLE, storm

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from receive.authority import Authority, client_context
+from authorities import Authority, client_context
 from receive.peers import associate_request
 from running import Daemon, instance, program
 

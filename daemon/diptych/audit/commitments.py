@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
-from sqlalchemy import ColumnElement, Connection, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, update
 
 from diptych.audit import counters
 from diptych.audit.schema import blob, commitment, commitment_item, forward, instance, series
@@ -223,12 +223,14 @@ def reported(store: Store, request: Request) -> None:
     """The requester has the report."""
     with store.write() as connection:
         _set(connection, request, status=Status.REPORTED, reported_at=now())
+        _drop_forgotten(connection, request)
 
 
 def give_up(store: Store, request: Request) -> None:
     """Nobody took the report; what it promised stays promised."""
     with store.write() as connection:
         _set(connection, request, status=Status.UNDELIVERED)
+        _drop_forgotten(connection, request)
 
 
 def pending(connection: Connection) -> int:
@@ -252,6 +254,63 @@ def promised() -> ColumnElement[bool]:
             or_(commitment.c.status == Status.OPEN, commitment.c.mode == "own"),
         )
         .exists()
+    )
+
+
+def promises(connection: Connection, series_id: int) -> dict[str, int]:
+    """AE title of a requester → instances of this series that are committed to it as our own, or
+    that it asks about now."""
+    rows = connection.execute(
+        select(commitment.c.ae_title, func.count(instance.c.id.distinct()))
+        .select_from(commitment_item)
+        .join(commitment, commitment.c.id == commitment_item.c.commitment_id)
+        .join(instance, instance.c.sop_instance_uid == commitment_item.c.sop_instance_uid)
+        .join(series, series.c.id == instance.c.series_id)
+        .where(
+            instance.c.series_id == series_id,
+            series.c.source == commitment.c.source,
+            commitment_item.c.failure_reason.is_(None),
+            or_(commitment.c.status == Status.OPEN, commitment.c.mode == "own"),
+        )
+        .group_by(commitment.c.ae_title)
+    )
+    return {row[0]: int(row[1]) for row in rows}
+
+
+def forget(connection: Connection, series_id: int) -> None:
+    """The instances of this series leave every request that is over. Where a report is still to be
+    made it says that they are not here (an archive's promise stays), and then they leave it."""
+    ours = select(instance.c.sop_instance_uid).where(instance.c.series_id == series_id)
+    source = select(series.c.source).where(series.c.id == series_id).scalar_subquery()
+    named = commitment_item.c.sop_instance_uid.in_(ours.scalar_subquery())
+
+    def of(*statuses: Status) -> ColumnElement[bool]:
+        return commitment_item.c.commitment_id.in_(
+            select(commitment.c.id)
+            .where(commitment.c.source == source, commitment.c.status.in_(statuses))
+            .scalar_subquery()
+        )
+
+    connection.execute(
+        delete(commitment_item).where(named, of(Status.REPORTED, Status.UNDELIVERED))
+    )
+    own = select(commitment.c.id).where(commitment.c.mode == "own").scalar_subquery()
+    connection.execute(
+        update(commitment_item)
+        .where(named, of(Status.DECIDED), commitment_item.c.commitment_id.in_(own))
+        .values(failure_reason=int(FailureReason.NO_SUCH_OBJECT_INSTANCE))
+    )
+
+
+def _drop_forgotten(connection: Connection, request: Request) -> None:
+    """Names that stand nowhere else need not stand here: the report is made."""
+    known = select(instance.c.id).where(
+        instance.c.sop_instance_uid == commitment_item.c.sop_instance_uid
+    )
+    connection.execute(
+        delete(commitment_item).where(
+            commitment_item.c.commitment_id == request.commitment_id, ~known.exists()
+        )
     )
 
 

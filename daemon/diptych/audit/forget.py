@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from sqlalchemy import Connection, delete, or_, select, update
 
-from diptych.audit import chain
+from diptych.audit import chain, commitments
 from diptych.audit.schema import (
     blob,
     case,
-    commitment_item,
     digest,
     embedding,
     evidence,
@@ -34,6 +33,10 @@ class UnknownCase(DiptychError):
     """There is no such case, or it is forgotten already."""
 
 
+class Promised(DiptychError):
+    """A modality may have deleted its originals because these pixels are kept here."""
+
+
 @dataclass(frozen=True)
 class Forgotten:
     """What went: the cases of the series, spool files to remove now, index keys, and the verdicts
@@ -45,13 +48,16 @@ class Forgotten:
     verdicts: tuple[int, ...]
 
 
-def forget(store: Store, case_id: int) -> Forgotten:
+def forget(store: Store, case_id: int, promised_too: bool = False) -> Forgotten:
     """Remove proxy, digests, vectors, evidence and identifiers of a case, and mark its pixels.
 
     Pixels belong to a series, and one file may hold planes of several stacks: the whole series
     goes, with every case of it. Index nodes that cases of other series share are handed to the
     earliest of those; bytes that another series holds stay with it. What is left is that something
-    was received and decided. Raises UnknownCase.
+    was received and decided.
+
+    Instances that we have committed to keep (storage commitment), or are asked about now, go only
+    where ``promised_too``; the event then says how many. Raises UnknownCase, Promised.
     """
     with store.write() as connection:
         series_id = connection.execute(
@@ -59,6 +65,13 @@ def forget(store: Store, case_id: int) -> Forgotten:
         ).scalar_one_or_none()
         if series_id is None:
             raise UnknownCase(f"case {case_id}: unknown or already forgotten")
+        promises = commitments.promises(connection, series_id)
+        if promises and not promised_too:
+            raise Promised(
+                f"case {case_id}: {sum(promises.values())} of its instances were committed to "
+                f"{', '.join(sorted(promises))} (storage commitment), or are asked about now: the "
+                "originals may be deleted there, and these be the last copies"
+            )
         cases = sorted(
             connection.execute(select(case.c.id).where(case.c.series_id == series_id)).scalars()
         )
@@ -72,6 +85,8 @@ def forget(store: Store, case_id: int) -> Forgotten:
         verdicts = _identifiers(connection, cases, series_id)
         locators = _series(connection, series_id)
         said = {"cases": cases, "series": series_id, **verdicts}
+        if promises:
+            said["promised"] = sum(promises.values())
         chain.append(connection, "forget", said)
     store.scrub()
     return Forgotten(tuple(cases), tuple(locators), tuple(keys), tuple(verdicts["identifiers"]))
@@ -151,13 +166,8 @@ def _series(connection: Connection, series_id: int) -> list[str]:
         )
     ).all()
     ids = [row.id for row in blobs]
-    # What is forgotten here is owed to nobody, and its name stands in no request.
-    named = select(instance.c.sop_instance_uid).where(instance.c.series_id == series_id)
-    connection.execute(
-        delete(commitment_item).where(
-            commitment_item.c.sop_instance_uid.in_(named.scalar_subquery())
-        )
-    )
+    # What is forgotten here is owed to nobody, and its name stands in no request that is over.
+    commitments.forget(connection, series_id)
     connection.execute(delete(forward).where(forward.c.series_id == series_id))
     connection.execute(
         update(instance)

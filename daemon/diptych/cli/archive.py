@@ -10,6 +10,7 @@ import typer
 
 from diptych import reports
 from diptych.cli.common import ConfigOption, DataOption, in_words, load, moment, open_store
+from diptych.errors import UsageError
 from diptych.judge.ladder import Relation
 
 # SQLite's and PostgreSQL's largest integer.
@@ -123,10 +124,17 @@ def index_rebuild(data: DataOption = None, config: ConfigOption = None) -> None:
 
 def forget(
     case: Annotated[int, typer.Argument(metavar="CASE", help="case_id, as `verdicts` prints it.")],
+    committed: Annotated[
+        bool,
+        typer.Option("--committed", help="Also what a modality was told that we keep for good."),
+    ] = False,
     data: DataOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Remove pixels, proxy, vectors and identifiers of a case; the chain still verifies."""
+    """Remove pixels, proxy, vectors and identifiers of a case; the chain still verifies.
+
+    Refused (exit status 2) for what was promised by storage commitment, without --committed.
+    """
     with in_words():
         from diptych import doctor, service
         from diptych.audit import forget as forgetting
@@ -136,7 +144,10 @@ def forget(
         store = open_store(chosen)
         if abs(case) > LARGEST_ID:  # the driver would refuse to ask
             raise forgetting.UnknownCase(f"case {case}: unknown")
-        gone = forgetting.forget(store, case)
+        try:
+            gone = forgetting.forget(store, case, committed)
+        except forgetting.Promised as error:
+            raise UsageError(f"{error}; --committed forgets them all the same") from error
         spool = Spool(chosen.spool_folder, chosen.source_names())
         for locator in gone.locators:
             spool.remove(locator)

@@ -6,6 +6,7 @@ import re
 import sys
 from datetime import date
 from datetime import time as clock
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -46,16 +47,35 @@ def run_pull(
             metavar="TITLE", help="AE title the archive sends to (default dicom.ae_title)."
         ),
     ] = None,
+    get: Annotated[
+        bool,
+        typer.Option("--get", help="Fetch over our own association (C-GET) instead of C-MOVE."),
+    ] = False,
+    tls_authorities: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Use TLS; PEM of who must vouch for the archive."),
+    ] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="PEM of the certificate we show it.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM of its key.")] = None,
+    no_tls_hostname: Annotated[
+        bool, typer.Option("--no-tls-hostname", help="Its certificate need not name HOST.")
+    ] = False,
     data: DataOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Fetch a date range from an archive (C-FIND, C-MOVE) into the running daemon.
+    """Fetch a date range from an archive (C-FIND, then C-MOVE or C-GET) into the running daemon.
 
-    The archive must know our AE title, address and port. Interrupted, the same command goes on;
-    exit status 3: some series did not come whole, and are asked for again the next time.
+    With C-MOVE the archive must know our AE title, address and port; with --get it only lets us
+    in. Interrupted, the same command goes on; exit status 3: some series did not come whole, and
+    are asked for again the next time.
     """
     with in_words():
-        from diptych import pull
+        from diptych.pull.archive import Archive
+        from diptych.pull.handing import Handing
+        from diptych.pull.run import Pace, Puller, Wanted
+        from diptych.tls import Caller
 
         chosen = load(data, config)
         logs.configure("WARNING", "pull")
@@ -64,13 +84,26 @@ def run_pull(
             raise UsageError("--until is before --since")
         if rate <= 0:
             raise UsageError("--rate: more than 0")
+        if (tls_certificate is None) != (tls_key is None):
+            raise UsageError("--tls-certificate and --tls-key belong together")
+        if tls_authorities is None and (tls_certificate is not None or no_tls_hostname):
+            raise UsageError("TLS needs --tls-authorities: nobody is called over TLS unverified")
+        if get and to is not None:
+            raise UsageError("--to is for C-MOVE; with --get what comes is handed to our listener")
         title, host, port = _archive(archive)
+        tls = None
+        if tls_authorities is not None:
+            tls = Caller(tls_authorities, tls_certificate, tls_key, not no_tls_hostname)
+            tls.context()
         own = chosen.dicom.ae_title
-        run = pull.Puller(
-            pull.Archive(host, port, title, calling or own, to or own),
-            pull.Wanted(*days, frozenset(m for m in modality.upper().split(",") if m)),
-            pull.Pace(rate, _window(window), most_pending),
-            open_store(chosen),
+        pace = Pace(rate, _window(window), most_pending)
+        store = open_store(chosen)
+        run = Puller(
+            Archive(host, port, title, calling or own, to or own, tls),
+            Wanted(*days, frozenset(m for m in modality.upper().split(",") if m)),
+            pace,
+            store,
+            Handing(chosen, title) if get else None,
             lambda line: typer.echo(line, err=True) if sys.stderr.isatty() else None,
         )
         done = run.run()

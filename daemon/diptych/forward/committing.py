@@ -23,6 +23,7 @@ from pynetdicom.status import code_to_category
 from diptych.audit import commitments, forwards
 from diptych.audit.commitments import FailureReason, Held, Item, Request, Status
 from diptych.audit.store import Store, now
+from diptych.calling import NoTls, associate
 from diptych.config import Config, Forward, Requester
 from diptych.errors import StoreError
 from diptych.receive import commitment
@@ -77,13 +78,17 @@ class Asking:
         )
         if not references:
             return
-        if self._ask(transaction_uid, references):
+        try:
+            why = "" if self._ask(transaction_uid, references) else "not taken"
+        except NoTls as error:
+            why = str(error)
+        if not why:
             self._failures = 0
             return
         self._failures += 1
         pause = _pause(self._failures, where.retry_seconds, where.longest_retry_seconds)
         log.warning(
-            "%s takes no request for storage commitment; again in %.0f s", where.name, pause
+            "request for storage commitment to %s: %s; again in %.0f s", where.name, why, pause
         )
         self._not_before = time.monotonic() + pause
 
@@ -94,11 +99,13 @@ class Asking:
             return commitment.on_report(event, self._config, self._store, where.ae_title), None
 
         ae = _application_entity(where.calling_ae_title or self._config.dicom.ae_title)
-        association = ae.associate(
+        association = associate(
+            ae,
             where.host,
             where.port,
+            where.ae_title,
+            where.tls,
             contexts=[_context()],
-            ae_title=where.ae_title,
             evt_handlers=[(evt.EVT_N_EVENT_REPORT, on_report)],
         )
         if not association.is_established:
@@ -192,7 +199,12 @@ class Answering:
     def _deliver(self, request: Request) -> None:
         known = {r.ae_title: r for r in self._config.commitment.requester}
         requester = known.get(request.ae_title)
-        if requester is not None and self._report(requester, request):
+        try:
+            delivered = requester is not None and self._report(requester, request)
+            why = "not taken" if requester is not None else "no such [[commitment.requester]]"
+        except NoTls as error:
+            delivered, why = False, str(error)
+        if delivered:
             commitments.reported(self._store, request)
             log.info("storage commitment reported to a requester of source %s", request.source)
         elif now() - request.received_at > commitments.UNDELIVERED_AFTER:
@@ -201,19 +213,22 @@ class Answering:
         else:
             pause = _pause(request.attempts + 1, RETRY_SECONDS, LONGEST_RETRY_SECONDS)
             log.warning(
-                "storage commitment: a report to source %s is not delivered; again in %.0f s",
+                "storage commitment: a report to source %s is not delivered (%s); again in %.0f s",
                 request.source,
+                why,
                 pause,
             )
             commitments.put_off(self._store, request, pause)
 
     def _report(self, requester: Requester, request: Request) -> bool:
         ae = _application_entity(self._config.dicom.ae_title)
-        association = ae.associate(
+        association = associate(
+            ae,
             requester.host,
             requester.port,
+            requester.ae_title,
+            requester.tls,
             contexts=[_context()],
-            ae_title=requester.ae_title,
             # We stay the SCP although we call (PS3.4 section J.3.3).
             ext_neg=[build_role(StorageCommitmentPushModel, scu_role=False, scp_role=True)],
         )

@@ -3,7 +3,7 @@
 | the destination | what becomes of it |
 |---|---|
 | answers 0x0000 or a warning (0xBxxx) | sent, once more only if it is received again |
-| cannot be reached, rejects | all wait; the pause doubles with each failure |
+| cannot be reached, rejects, no TLS with it | all wait; the pause doubles with each failure |
 | answers 0xA7xx, not at all, aborts | all wait; after ``PATIENCE`` tries the instance steps aside |
 | answers otherwise, takes no such context | the instance steps aside and is offered again later |
 """
@@ -23,6 +23,7 @@ from diptych import faults
 from diptych.audit import forwards
 from diptych.audit.forwards import Duty
 from diptych.audit.store import Store
+from diptych.calling import NoTls, associate
 from diptych.config import Forward
 from diptych.errors import StoreError
 from diptych.receive.spool import Spool
@@ -125,12 +126,17 @@ class Lane:
 
     def _associate(self, proposed: Iterable[tuple[str, str]]) -> Association:
         where = self._destination
-        association = self._ae.associate(
-            where.host,
-            where.port,
-            contexts=[build_context(sop_class, [syntax]) for sop_class, syntax in proposed],
-            ae_title=where.ae_title,
-        )
+        try:
+            association = associate(
+                self._ae,
+                where.host,
+                where.port,
+                where.ae_title,
+                where.tls,
+                contexts=[build_context(sop_class, [syntax]) for sop_class, syntax in proposed],
+            )
+        except NoTls as error:
+            raise Away("tls", str(error)) from error
         if association.is_established:
             return association
         if association.is_rejected:

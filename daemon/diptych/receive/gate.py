@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from diptych.receive.tls import Certificates
+from diptych.tls import Certificates
 
 log = logging.getLogger(__name__)
 

@@ -19,13 +19,13 @@ from pydicom.uid import (
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import Verification
 
-from diptych import faults
+from diptych import faults, tls
 from diptych.audit import receipts
 from diptych.audit.store import Store
 from diptych.config import Config
 from diptych.errors import StoreError
 from diptych.log import printable
-from diptych.receive import commitment, header, pynetdicom_hooks, tls
+from diptych.receive import commitment, header, pynetdicom_hooks
 from diptych.receive.gate import Gate, Limits
 from diptych.receive.keeper import Arrival, Keeper
 from diptych.receive.pressure import TEMPORARY_CONGESTION, Pressure
@@ -72,7 +72,7 @@ class Listener:
         self._config, self._store, self._spool, self._acceptor = config, store, spool, acceptor
         self._keeper = keeper
         self._pressure = Pressure(config, store, spool)
-        self._certificates = certificates(config)
+        self._certificates = config.dicom.certificates("dicom")
         self._associations: dict[Any, _Peer] = {}
         self._failures: Counter[str] = Counter()
         self._rejections: Counter[str] = Counter()
@@ -347,14 +347,6 @@ class _Peer:
         self.association_id: int | None = None
         self.parts: list[Part] = []
         self.received = 0
-
-
-def certificates(config: Config) -> tls.Certificates | None:
-    """What the listener shows its peers, None without TLS. Raises ConfigError."""
-    dicom = config.dicom
-    if dicom.tls_certificate is None or dicom.tls_key is None:
-        return None
-    return tls.Certificates(dicom.tls_certificate, dicom.tls_key, dicom.tls_authorities)
 
 
 def application_entity(config: Config) -> AE:

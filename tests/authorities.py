@@ -1,4 +1,4 @@
-"""Certificates for the tests, made by openssl."""
+"""Certificate authorities of the tests' own, made by openssl."""
 
 from __future__ import annotations
 
