@@ -57,6 +57,8 @@ RESTART_SECONDS = 1.0
 START_SECONDS = 120.0
 # What finds the queue full is dropped, and its sender tries again after a second. The kernel cuts
 # this to net.core.somaxconn, 4096 by default.
+# In a data folder that is being restored from a backup: nothing may be served from it.
+RESTORE_UNFINISHED = "restore-unfinished"
 BACKLOG = 4096
 
 
@@ -105,6 +107,10 @@ def open_folder(config: Config) -> tuple[Store, Spool, Reconciled]:
 
     Raises ConfigError when the database is a newer version's, StoreError when it is away.
     """
+    if (config.data / RESTORE_UNFINISHED).exists():
+        raise ConfigError(
+            f"{config.data} was not restored whole: empty it and run `diptych restore` again"
+        )
     store = Store(config.database_url)
     backup = migrate.upgrade(store)
     if backup:
