@@ -138,6 +138,17 @@ def test_a_peer_that_waits_for_a_slow_answer_is_not_taken_for_a_silent_one(
             assert answer.result() == [0x0000]
 
 
+def test_a_peer_that_falls_silent_after_its_answer_is_given_up(impatient: Daemon) -> None:
+    data_set = instance()
+    told = command(1, CT.encode(), data_set.SOPInstanceUID.encode(), True)
+    with ExitStack() as stack:
+        peer = connector(stack, impatient.port)(associate_request(b"SILENT"))
+        assert type_of_answer(peer) == A_ASSOCIATE_AC
+        peer.sendall(data_pdu(LAST_COMMAND + told) + data_pdu(LAST_DATA + encoded(data_set)))
+        assert is_success(read_pdu(peer))
+        assert ends(peer, 8)
+
+
 @pytest.mark.parametrize("kind", [0x01, 0x04], ids=["request", "data"])
 def test_a_pdu_that_declares_four_gibibytes_is_aborted_before_it_takes_memory(
     plain: Daemon, kind: int
