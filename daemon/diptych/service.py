@@ -234,15 +234,7 @@ class _Daemon:
         self._worker = _Child("worker", self._start_worker)
         wanted = config.forward or config.commitment.mode != "off"
         self._forwarder = [_Child("forwarder", self._start_forwarder)] if wanted else []
-        self._readings = Readings(
-            store,
-            spool,
-            config.spool.min_free_bytes,
-            config.dicom.maximum_pending_series,
-            self._receiving,
-            self._judging,
-            config.destination_names(),
-        )
+        self._readings = Readings(config, store, spool, self._receiving, self._judging)
 
     @property
     def _children(self) -> list[_Child]:
