@@ -61,6 +61,8 @@ SILENT_SECONDS = 30.0
 HUNG_SECONDS = 300.0
 # What finds the queue full is dropped, and its sender tries again after a second. The kernel cuts
 # this to net.core.somaxconn, 4096 by default.
+# In a data folder that is being restored from a backup: nothing may be served from it.
+RESTORE_UNFINISHED = "restore-unfinished"
 BACKLOG = 4096
 
 
@@ -109,6 +111,10 @@ def open_folder(config: Config) -> tuple[Store, Spool, Reconciled]:
 
     Raises ConfigError when the database is a newer version's, StoreError when it is away.
     """
+    if (config.data / RESTORE_UNFINISHED).exists():
+        raise ConfigError(
+            f"{config.data} was not restored whole: empty it and run `diptych restore` again"
+        )
     store = Store(config.database_url)
     backup = migrate.upgrade(store)
     if backup:
@@ -244,15 +250,7 @@ class _Daemon:
         self._worker = _Child("worker", self._start_worker)
         wanted = config.forward or config.commitment.mode != "off"
         self._forwarder = [_Child("forwarder", self._start_forwarder)] if wanted else []
-        self._readings = Readings(
-            store,
-            spool,
-            config.spool.min_free_bytes,
-            config.dicom.maximum_pending_series,
-            self._receiving,
-            self._judging,
-            config.destination_names(),
-        )
+        self._readings = Readings(config, store, spool, self._receiving, self._judging)
 
     @property
     def _children(self) -> list[_Child]:
