@@ -5,9 +5,8 @@ APScheduler only triggers; every job is idempotent and may be missed.
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,10 +17,11 @@ from diptych.audit import counters, receipts, work
 from diptych.audit.store import Store, now
 from diptych.config import Config
 from diptych.errors import StoreError
+from diptych.log import get_logger, shortened
 from diptych.receive.spool import Spool
 from diptych.search.archive import SearchIndex
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # Files per transaction: keeps each write transaction short.
 PURGE_BATCH = 100
@@ -47,7 +47,7 @@ def start(
     )
     scheduler = BackgroundScheduler(timezone="UTC")
     times = config.jobs
-    every(scheduler, times.seal, lambda: work.seal_complete(store, rule, spool.in_flight()))
+    every(scheduler, times.seal, lambda: seal(store, rule, spool.in_flight()))
     every(scheduler, times.snapshot, lambda: save_snapshot(store, index(), config.index_folder))
     every(scheduler, times.purge, lambda: purge(config, store, spool))
     every(scheduler, times.recall, lambda: check_recall(store, index()))
@@ -63,13 +63,29 @@ def every(scheduler: BackgroundScheduler, seconds: float, job: Callable[[], obje
     scheduler.add_job(_guarded(job), "interval", seconds=seconds, coalesce=True, max_instances=1)
 
 
+def seal(store: Store, rule: work.Quiet, in_flight: Mapping[str, int]) -> None:
+    """Seal every complete series and say so. ``in_flight``: as ``seal_complete`` takes it."""
+    for sealed in work.seal_complete(store, rule, in_flight):
+        log.info(
+            "series-resent" if sealed.revision is None else "series-sealed",
+            source=sealed.source,
+            associations=[shortened(name) for name in sealed.associations],
+            series=sealed.series_id,
+            revision=sealed.revision,
+            study_instance_uid=sealed.study_instance_uid,
+            series_instance_uid=sealed.series_instance_uid,
+            instances=sealed.instances,
+            seconds=round(sealed.seconds, 3),
+        )
+
+
 def save_snapshot(store: Store, index: SearchIndex, folder: Path) -> None:
     """Write the index to disk and its time and size into the database."""
     try:
         with _saving:
             index.save(folder)
     except OSError as error:
-        log.error("index snapshot not written, the last one stands: %s", error.strerror)
+        log.error("index-snapshot-not-written", error=error.strerror)
         return
     with store.write() as connection:
         counters.set_gauge(connection, "index_snapshot", float(len(index)))
@@ -90,7 +106,7 @@ def purge(config: Config, store: Store, spool: Spool) -> int:
             break
         removed += _remove(spool, chosen)
     if removed:
-        log.info("spool: %d judged files purged", removed)
+        log.info("spool-purged", files=removed)
     return removed
 
 
@@ -119,6 +135,6 @@ def _guarded(job: Callable[[], object]) -> Callable[[], None]:
         try:
             job()
         except StoreError as error:
-            log.error("job not done this time: %s", error)
+            log.error("job-skipped", error=str(error))
 
     return run

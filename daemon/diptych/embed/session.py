@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import logging
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from diptych.embed.manifest import ModelEntry
 from diptych.embed.prepare import normalise
 from diptych.errors import ModelError
+from diptych.log import get_logger
 
 BATCH = 16
 """Slices per run: as fast as 32 on a CPU, and a short series fills up less."""
@@ -20,7 +20,7 @@ BATCH = 16
 SHORTEST = 1e-6
 """Length of a model's answer below which it has no direction."""
 
-_LOG = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class Embedder:
@@ -45,7 +45,7 @@ class Embedder:
         fixed = next(iter(self._session.get_inputs()[0].shape or []), None)
         self._batch: int = fixed if isinstance(fixed, int) else BATCH
         self.provider: str = self._session.get_providers()[0]
-        _LOG.info("model %s on %s", model.name, self.provider)
+        log.info("model-loaded", model=model.name, provider=self.provider)
 
     @property
     def dimension(self) -> int:
