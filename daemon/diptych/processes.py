@@ -6,20 +6,28 @@ import ctypes
 import importlib
 import os
 import signal
+import threading
+import time
 from typing import Any
 
 # prctl(2).
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
+BEAT_SECONDS = 1.0
 
 
-def child_main(parent_pid: int, name: str, target: str, arguments: tuple[Any, ...]) -> None:
+def child_main(
+    parent_pid: int, name: str, target: str, beats: Any, arguments: tuple[Any, ...]
+) -> None:
     """What a spawned process runs: ``target`` ("module:function") with ``arguments``.
 
     Named rather than passed: the parent, and its other children, need not import what only this
-    child uses. ``name`` is what ps and top show (15 characters).
+    child uses. ``name`` is what ps and top show (15 characters). ``beats``, a shared number, grows
+    every second while the interpreter runs: not while the process is stopped, or a library keeps
+    the interpreter's lock.
     """
     follow(parent_pid, name)
+    threading.Thread(target=_beat, args=(beats,), daemon=True).start()
     module, _, function = target.partition(":")
     getattr(importlib.import_module(module), function)(*arguments)
 
@@ -34,3 +42,9 @@ def follow(parent_pid: int, name: str) -> None:
     # Ctrl-C reaches the whole process group; the parent decides how its children stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _beat(beats: Any) -> None:
+    while True:
+        beats.value += 1
+        time.sleep(BEAT_SECONDS)
