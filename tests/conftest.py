@@ -14,6 +14,28 @@ if TYPE_CHECKING:
     from diptych.embed.session import Embedder
     from diptych.volume.decoders import DecoderPool
     from judged import Archive
+    from postgres import Server
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "sqlite: of SQLite's own ways, not run on PostgreSQL")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What asks for a ``backend`` runs on both databases."""
+    if "backend" in metafunc.fixturenames:
+        only = metafunc.definition.get_closest_marker("sqlite") is not None
+        metafunc.parametrize("backend", ["sqlite"] if only else ["sqlite", "postgresql"])
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """A PostgreSQL server, started when the first test asks for it."""
+    from postgres import Server
+
+    server = Server()
+    yield server
+    server.end()
 
 
 @pytest.fixture
