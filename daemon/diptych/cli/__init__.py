@@ -18,6 +18,7 @@ from diptych.cli import (
     archive,
     calibrating,
     configuration,
+    database,
     evaluating,
     forwarding,
     judging,
@@ -66,4 +67,5 @@ app.add_typer(forwarding.app, name="forward")
 app.add_typer(model.app, name="model")
 app.add_typer(judging.policy_app, name="policy")
 app.add_typer(configuration.app, name="config")
+app.add_typer(database.app, name="db")
 app.add_typer(selftest.app, name="selftest")
