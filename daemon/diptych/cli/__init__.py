@@ -19,6 +19,7 @@ from diptych.cli import (
     backing,
     calibrating,
     configuration,
+    database,
     evaluating,
     forwarding,
     judging,
@@ -70,4 +71,5 @@ app.add_typer(forwarding.app, name="forward")
 app.add_typer(model.app, name="model")
 app.add_typer(judging.policy_app, name="policy")
 app.add_typer(configuration.app, name="config")
+app.add_typer(database.app, name="db")
 app.add_typer(selftest.app, name="selftest")
