@@ -111,10 +111,7 @@ def test_ready_is_said_once_the_model_and_the_index_are_there_and_not_before(
         assert "loading the index" in said
         assert not manager.has("READY")
         daemon.wait_until(
-            lambda: (
-                manager.listen(0.1)
-                or any(n == "STATUS" and "loading the index" in v for n, v in manager.heard)
-            ),
+            lambda: any(n == "STATUS" and "loading the index" in v for n, v in manager.listen(0.1)),
             "the status",
         )
     daemon.wait_until(lambda: manager.has("READY"), "ready")
