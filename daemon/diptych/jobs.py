@@ -1,34 +1,46 @@
-"""What happens by the clock: sealing, index snapshots, the spool's purge, the recall check.
+"""What happens by the clock: sealing, index snapshots, the spool's purge, the checks of recall and
+of the audit table.
 
 APScheduler only triggers; every job is idempotent and may be missed.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from diptych.audit import counters, receipts, work
+from diptych import log as logs
+from diptych.audit import counters, receipts, verify, work
 from diptych.audit.store import Store, now
 from diptych.config import Config
 from diptych.errors import StoreError
 from diptych.log import get_logger, shortened
+from diptych.processes import child_main
 from diptych.receive.spool import Spool
 from diptych.search.archive import SearchIndex
 
 log = get_logger(__name__)
 
+# What a process of its own runs.
+AUDIT = "diptych.jobs:audit_main"
 # Files per transaction: keeps each write transaction short.
 PURGE_BATCH = 100
 # One snapshot at a time: the clock's, and the one after a rebuild.
 _saving = threading.Lock()
 # The first check after a start, in seconds: a reading of an earlier run says nothing of this one.
 FIRST_RECALL_SECONDS = 30
+FIRST_AUDIT_SECONDS = 120
+# Judging and receiving go first.
+AUDIT_NICE = 10
 SIZE_SECONDS = 15
 RECALL_SAMPLE = 256
 
@@ -51,8 +63,14 @@ def start(
     every(scheduler, times.snapshot, lambda: save_snapshot(store, index(), config.index_folder))
     every(scheduler, times.purge, lambda: purge(config, store, spool))
     every(scheduler, times.recall, lambda: check_recall(store, index()))
-    soon = datetime.now(UTC) + timedelta(seconds=min(times.recall, FIRST_RECALL_SECONDS))
-    scheduler.add_job(_guarded(lambda: check_recall(store, index())), "date", run_date=soon)
+    audit = _Auditing(config)
+    every(scheduler, times.audit, audit)
+    for job, seconds in (
+        (lambda: check_recall(store, index()), min(times.recall, FIRST_RECALL_SECONDS)),
+        (audit, min(times.audit, FIRST_AUDIT_SECONDS)),
+    ):
+        soon = datetime.now(UTC) + timedelta(seconds=seconds)
+        scheduler.add_job(_guarded(job), "date", run_date=soon)
     every(scheduler, SIZE_SECONDS, lambda: write_size(store, index()))
     scheduler.start()
     return scheduler
@@ -118,10 +136,47 @@ def check_recall(store: Store, index: SearchIndex) -> float:
     return recall
 
 
+def check_audit(store: Store, head_file: Path) -> int:
+    """Count what ``diptych audit verify`` finds."""
+    with store.read() as connection:
+        problems = len(verify.verify(connection, head_file).problems)
+    with store.write() as connection:
+        counters.set_gauge(connection, "diptych_audit_problems", float(problems))
+    if problems:
+        log.error("audit-problems", problems=problems, advice="`diptych audit verify` names them")
+    return problems
+
+
+def audit_main(config: Config) -> None:
+    """The process of one audit check."""
+    os.nice(AUDIT_NICE)
+    store = Store(config.database_url)
+    _guarded(lambda: check_audit(store, config.data / "audit-heads.jsonl"))()
+
+
 def write_size(store: Store, index: SearchIndex) -> None:
     """Export how many vectors can be found."""
     with store.write() as connection:
         counters.set_gauge(connection, "diptych_index_vectors", float(len(index)))
+
+
+class _Auditing:
+    """One check at a time, in a process of its own: it takes long, and a stop need not wait."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._process: Any = None
+
+    def __call__(self) -> None:
+        if self._process is not None and self._process.is_alive():
+            return
+        settings = replace(logs.configured(), process="audit")
+        self._process = multiprocessing.get_context("spawn").Process(
+            target=child_main,
+            args=(os.getpid(), "diptych-audit", settings, AUDIT, None, (self._config,)),
+            daemon=True,
+        )
+        self._process.start()
 
 
 def _remove(spool: Spool, locators: list[str]) -> int:

@@ -62,6 +62,8 @@ def get_logger(name: str) -> BoundLogger:
 
 def configure(settings: Settings) -> None:
     """Write to stderr in UTC, naming the process; quieten libraries that log identifiers."""
+    global _settings
+    _settings = settings
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(settings))
     logging.getLogger().handlers[:] = [handler]
@@ -71,8 +73,15 @@ def configure(settings: Settings) -> None:
     # pynetdicom logs identifiers and pydicom logs values: patient data would reach our log.
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    # A run that is missed is no event: every job may be.
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
     # A traceback of a library may quote what a peer sent.
     threading.excepthook = lambda args: _log.error("thread-ended", error=args.exc_type.__name__)
+
+
+def configured() -> Settings:
+    """What this process was configured with: a child that it starts logs alike."""
+    return _settings
 
 
 def heed_level(settings: Settings) -> None:
@@ -210,6 +219,7 @@ def _in_one_line(error: Any, with_its_words: bool) -> str:
     return f"{kind.__name__}{said} at {where}" if where else f"{kind.__name__}{said}"
 
 
+_settings = Settings()
 structlog.configure(
     processors=[structlog.stdlib.filter_by_level, ProcessorFormatter.wrap_for_formatter],
     logger_factory=structlog.stdlib.LoggerFactory(),

@@ -30,7 +30,7 @@ from typing import Any
 
 import uvicorn
 
-from diptych import __version__, faults
+from diptych import __version__, faults, notify
 from diptych import log as logs
 from diptych.audit import archive, migrate, receipts, work
 from diptych.audit.store import Store
@@ -56,8 +56,14 @@ STOP_SECONDS = 8.0
 # A child that dies at once is not restarted in a tight loop.
 RESTART_SECONDS = 1.0
 START_SECONDS = 120.0
+# A child without a sign of life is named by /readyz, and after the longer time killed and started
+# again: saving a large index to a slow disk may keep the interpreter to itself for a while.
+SILENT_SECONDS = 30.0
+HUNG_SECONDS = 300.0
 # What finds the queue full is dropped, and its sender tries again after a second. The kernel cuts
 # this to net.core.somaxconn, 4096 by default.
+# In a data folder that is being restored from a backup: nothing may be served from it.
+RESTORE_UNFINISHED = "restore-unfinished"
 BACKLOG = 4096
 
 
@@ -104,6 +110,10 @@ def open_folder(config: Config) -> tuple[Store, Spool, Reconciled]:
 
     Raises ConfigError when the database is a newer version's, StoreError when it is away.
     """
+    if (config.data / RESTORE_UNFINISHED).exists():
+        raise ConfigError(
+            f"{config.data} was not restored whole: empty it and run `diptych restore` again"
+        )
     store = Store(config.database_url)
     backup = migrate.upgrade(store)
     if backup:
@@ -172,26 +182,37 @@ def _write_ports(path: Path, ports: Ports) -> None:
 class _Child:
     """A process that is started again when it dies."""
 
-    def __init__(self, name: str, start: Callable[[str, Any], Any]) -> None:
+    def __init__(self, name: str, start: Callable[[str, Any, Any], Any]) -> None:
         self.name, self._start = name, start
         self.incarnation = ""
         self.process: Any = None
         self.started_at = 0.0
         self._pipe: Any = None
         self.ready = False
+        # Without a lock: a child that is killed while it holds one would keep it.
+        self.beats = multiprocessing.get_context("spawn").Value("L", 0, lock=False)
+        self._heard, self.silent = 0, 0.0
 
     def start(self) -> None:
         self.incarnation = uuid.uuid4().hex
+        self.silent = 0.0
         self._pipe, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
         self.ready = False
         self.started_at = time.monotonic()
-        self.process = self._start(self.incarnation, theirs)
+        self.process = self._start(self.incarnation, theirs, self.beats)
         theirs.close()
 
     @property
     def working(self) -> bool:
-        """Alive, and it has said that it is ready."""
-        return self.ready and self.process is not None and self.process.is_alive()
+        """Alive, has said that it is ready, and gives signs of life."""
+        alive = self.process is not None and self.process.is_alive()
+        return self.ready and alive and self.silent < SILENT_SECONDS
+
+    def listen(self, seconds: float) -> None:
+        """Count ``seconds`` more of silence, unless there was a sign of life."""
+        heard = self.beats.value
+        self.silent = 0.0 if heard != self._heard else self.silent + seconds
+        self._heard = heard
 
     def poll_ready(self) -> None:
         """Notice the child's word that it works, or its reason why not (ConfigError)."""
@@ -231,18 +252,11 @@ class _Daemon:
         )
         logs.configure(self._logging)
         self._been_ready = False
+        self._watched_at = time.monotonic()
         self._worker = _Child("worker", self._start_worker)
         wanted = config.forward or config.commitment.mode != "off"
         self._forwarder = [_Child("forwarder", self._start_forwarder)] if wanted else []
-        self._readings = Readings(
-            store,
-            spool,
-            config.spool.min_free_bytes,
-            config.dicom.maximum_pending_series,
-            self._receiving,
-            self._judging,
-            config.destination_names(),
-        )
+        self._readings = Readings(config, store, spool, self._receiving, self._judging)
 
     @property
     def _children(self) -> list[_Child]:
@@ -260,6 +274,7 @@ class _Daemon:
         web = self._web()
         thread = threading.Thread(target=web.run, kwargs={"sockets": [self._http]}, daemon=True)
         thread.start()
+        manager = notify.Manager()
         try:
             for child in self._children:
                 child.start()
@@ -267,6 +282,10 @@ class _Daemon:
             while not stop.wait(0.05):
                 self._watch()
                 self._heed_level(level)
+                # The children are ours to mend; without its web thread the daemon is begun anew.
+                if thread.is_alive():
+                    manager.alive()
+                manager.status(self._receiving() or self._judging() or "receiving and judging")
                 if not said and all(child.ready for child in self._children):
                     said = self._been_ready = True
                     ports = Ports(self._dicom.getsockname()[1], self._http.getsockname()[1])
@@ -274,16 +293,28 @@ class _Daemon:
                         "ready", version=__version__, dicom_port=ports.dicom, http_port=ports.http
                     )
                     _write_ports(self._config.data / "ports.json", ports)
+                    # The worker has the model, the index and the database by now. A full spool or a
+                    # backlog, of which /readyz tells too, must not look like a start that hangs.
+                    notify.say(ready=1)
                     if on_ready is not None:
                         on_ready(ports)
         finally:
+            notify.say(stopping=1, status="stopping")
             (self._config.data / "ports.json").unlink(missing_ok=True)
             self._stop_children()
             web.should_exit = True
             thread.join(2)
 
     def _watch(self) -> None:
+        # A pause of our own (a stopped container, a suspended machine) was theirs too.
+        now = time.monotonic()
+        passed, self._watched_at = min(now - self._watched_at, 1.0), now
         for child in self._children:
+            child.listen(passed)
+            if child.ready and child.silent > HUNG_SECONDS and child.process.is_alive():
+                log.error("process-hung", child=child.name, seconds=round(child.silent))
+                child.process.kill()
+                child.process.join(1)
             try:
                 child.poll_ready()
             except ConfigError as error:
@@ -339,26 +370,28 @@ class _Daemon:
                 process.kill()
                 process.join()
 
-    def _start_acceptor(self, number: int) -> Callable[[str, Any], Any]:
-        def start(incarnation: str, pipe: Any) -> Any:
+    def _start_acceptor(self, number: int) -> Callable[[str, Any, Any], Any]:
+        def start(incarnation: str, pipe: Any, beats: Any) -> Any:
             arguments = (self._config, self._dicom, incarnation, pipe, self._refusing[number])
-            return self._spawn("diptych-accept", "acceptor", ACCEPTOR, arguments)
+            return self._spawn("diptych-accept", "acceptor", ACCEPTOR, beats, arguments)
 
         return start
 
-    def _start_worker(self, incarnation: str, pipe: Any) -> Any:
-        return self._spawn("diptych-worker", "worker", WORKER, (self._config, incarnation, pipe))
+    def _start_worker(self, incarnation: str, pipe: Any, beats: Any) -> Any:
+        arguments = (self._config, incarnation, pipe)
+        return self._spawn("diptych-worker", "worker", WORKER, beats, arguments)
 
-    def _start_forwarder(self, incarnation: str, pipe: Any) -> Any:
-        return self._spawn(
-            "diptych-forward", "forwarder", FORWARDER, (self._config, incarnation, pipe)
-        )
+    def _start_forwarder(self, incarnation: str, pipe: Any, beats: Any) -> Any:
+        arguments = (self._config, incarnation, pipe)
+        return self._spawn("diptych-forward", "forwarder", FORWARDER, beats, arguments)
 
-    def _spawn(self, name: str, said: str, target: str, arguments: tuple[Any, ...]) -> Any:
+    def _spawn(
+        self, name: str, said: str, target: str, beats: Any, arguments: tuple[Any, ...]
+    ) -> Any:
         logging_there = replace(self._logging, process=said)
         process = self._context.Process(
             target=child_main,
-            args=(os.getpid(), name, logging_there, target, arguments),
+            args=(os.getpid(), name, logging_there, target, beats, arguments),
             name=name,
         )
         # They reach the whole process group: a child still importing must not hear them.
@@ -392,9 +425,10 @@ class _Daemon:
 
     def _receiving(self) -> str:
         if not all(child.working for child in self._acceptors):
-            return "an acceptor is down"
+            return "an acceptor is down, starting or gives no sign of life"
         refusing = any(flag.value for flag in self._refusing)
         return "what was sent last could not be kept" if refusing else ""
 
     def _judging(self) -> str:
-        return "" if self._worker.working else "the worker is down or still loading the index"
+        down = "the worker is down, still loading the index or gives no sign of life"
+        return "" if self._worker.working else down

@@ -84,6 +84,7 @@ def main(config: Config, name: str, started: Connection) -> None:
     with store.write() as connection:
         said = f"{embedder.model.name} {embedder.fingerprint} {embedder.provider}"
         counters.set_gauge(connection, "model_info", 1, said)
+        counters.set_gauge(connection, "diptych_provider_fallback", float(embedder.fell_back))
         counters.set_gauge(connection, "diptych_index_vectors", len(indexes.slices))
         left = models.coverage(connection, embedder.fingerprint).missing
     if left:

@@ -351,3 +351,14 @@ def pending(connection: Connection) -> tuple[int, int | None]:
     )
     rows = [*connection.execute(receiving), *connection.execute(waiting)]
     return len({row[0] for row in rows}), min((row[1] for row in rows), default=None)
+
+
+def last_received(connection: Connection, since: int) -> dict[str, int]:
+    """Source → when its newest instance came, of those that came at ``since`` or later."""
+    rows = connection.execute(
+        select(series.c.source, func.max(series.c.last_received_at))
+        # Both values, so that the index on (receiving, last_received_at) is used.
+        .where(series.c.receiving.in_([False, True]), series.c.last_received_at >= since)
+        .group_by(series.c.source)
+    )
+    return {row[0]: row[1] for row in rows}

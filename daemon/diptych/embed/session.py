@@ -20,6 +20,8 @@ BATCH = 16
 SHORTEST = 1e-6
 """Length of a model's answer below which it has no direction."""
 
+CUDA = "CUDAExecutionProvider"
+
 log = get_logger(__name__)
 
 
@@ -28,7 +30,8 @@ class Embedder:
 
     ``threads`` is the number of cores one run may use (0: ONNX Runtime decides). Spinning is off:
     a worker that waits for slices must not take the receiver's core. The provider is CUDA where
-    ONNX Runtime was built with it and a device answers, else the CPU.
+    ONNX Runtime was built with it and a device answers, else the CPU; ``fell_back``: it was built
+    with CUDA, and no device answered.
     Raises ModelError for a wrong checksum, a graph that is not what the manifest says, or two ONNX
     Runtimes installed over each other.
     """
@@ -45,6 +48,8 @@ class Embedder:
         fixed = next(iter(self._session.get_inputs()[0].shape or []), None)
         self._batch: int = fixed if isinstance(fixed, int) else BATCH
         self.provider: str = self._session.get_providers()[0]
+        built_for_cuda = CUDA in ort.get_available_providers()
+        self.fell_back: bool = built_for_cuda and self.provider != CUDA
         log.info("model-loaded", model=model.name, provider=self.provider)
 
     @property
@@ -123,7 +128,7 @@ def _open(content: bytes, model: ModelEntry, threads: int) -> Any:
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    wanted = [CUDA, "CPUExecutionProvider"]
     available = ort.get_available_providers()
     try:
         return ort.InferenceSession(

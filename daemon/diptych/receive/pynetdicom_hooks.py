@@ -140,7 +140,14 @@ class _Requests(queue.Queue[Any]):
         if context is None:
             self._association.abort(block=False)
             return
-        StorageServiceClass(self._association).SCP(message, context)
+        # The other thread gives up peers that are silent; this one waits for us.
+        silence = self._association.dul._idle_timer
+        silence.start()
+        silence.stop()
+        try:
+            StorageServiceClass(self._association).SCP(message, context)
+        finally:
+            silence.start()
 
 
 class _Words(queue.Queue[Any]):
