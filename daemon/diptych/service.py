@@ -298,11 +298,11 @@ class _Daemon:
             said = False
             while not stop.wait(0.05):
                 self._watch()
+                self._heed_level(level)
                 # The children are ours to mend; without its web thread the daemon is begun anew.
                 if thread.is_alive():
                     manager.alive()
                 manager.status(self._receiving() or self._judging() or "receiving and judging")
-                self._heed_level(level)
                 if not said and all(child.ready for child in self._children):
                     said = self._been_ready = True
                     ports = Ports(self._dicom.getsockname()[1], self._http.getsockname()[1])
@@ -329,7 +329,7 @@ class _Daemon:
         for child in self._children:
             child.listen(passed)
             if child.ready and child.silent > HUNG_SECONDS and child.process.is_alive():
-                log.error("process-hangs", child=child.name, seconds=child.silent)
+                log.error("process-hung", child=child.name, seconds=round(child.silent))
                 child.process.kill()
                 child.process.join(1)
             try:

@@ -156,7 +156,7 @@ def test_a_worker_that_hangs_is_named_killed_and_replaced_while_receiving_goes_o
     # systemd need not do it: a restart of everything would cut off who is sending.
     assert manager.pings(2) >= 2
     daemon.wait_until(lambda: daemon.value("SELECT count(*) FROM verdict") == 1, "judged", 90)
-    assert "process-hangs child=worker" in daemon.log()
+    assert "process-hung child=worker" in daemon.log()
     assert _worker(daemon) != hung
     daemon.wait_until(lambda: daemon.get("/readyz")[0] == 200, "ready again")
 
