@@ -26,6 +26,7 @@ from diptych.cli import (
     pulling,
     selftest,
     similar,
+    why,
 )
 
 app = typer.Typer(
@@ -67,3 +68,4 @@ app.add_typer(model.app, name="model")
 app.add_typer(judging.policy_app, name="policy")
 app.add_typer(configuration.app, name="config")
 app.add_typer(selftest.app, name="selftest")
+app.add_typer(why.app, name="why")
