@@ -40,6 +40,15 @@ def test_each_alert_has_its_runbook_and_each_runbook_its_alert() -> None:
     assert {book.stem for book in BOOKS} == ALERTS
 
 
+def test_the_readme_has_a_line_for_each_alert_that_links_its_runbook() -> None:
+    readme = (REPOSITORY / "README.md").read_text("utf-8")
+    found = re.findall(r"^\| \[(\w+)\]\(deploy/runbooks/(\w+)\.md\)(, critical)? \|", readme, re.M)
+    assert {name for name, _, _ in found} == ALERTS
+    assert all(name == target for name, target, _ in found)
+    critical = {r["alert"] for r in rules("alert") if r["labels"]["severity"] == "critical"}
+    assert {name for name, _, said in found if said} == critical
+
+
 @pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.stem)
 def test_a_runbook_has_its_four_parts_in_order_and_none_is_empty(book: Path) -> None:
     text = book.read_text("utf-8")
