@@ -420,6 +420,8 @@ class Log(Section):
     """What is written to stderr."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["console", "json"] = "console"
+    identifiers: bool = False
 
 
 class Config(BaseSettings):

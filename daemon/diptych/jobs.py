@@ -6,11 +6,10 @@ APScheduler only triggers; every job is idempotent and may be missed.
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,16 @@ import numpy as np
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from diptych import log as logs
-from diptych.audit import counters, receipts, verify, work
+from diptych.audit import archive, counters, receipts, verify, work
 from diptych.audit.store import Store, now
 from diptych.config import Config
 from diptych.errors import StoreError
-from diptych.processes import child_main
+from diptych.log import get_logger, shortened
+from diptych.processes import follow
 from diptych.receive.spool import Spool
 from diptych.search.archive import SearchIndex
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # Files per transaction: keeps each write transaction short.
 PURGE_BATCH = 100
@@ -57,7 +57,7 @@ def start(
     )
     scheduler = BackgroundScheduler(timezone="UTC")
     times = config.jobs
-    every(scheduler, times.seal, lambda: work.seal_complete(store, rule, spool.in_flight()))
+    every(scheduler, times.seal, lambda: seal(store, rule, spool.in_flight()))
     every(scheduler, times.snapshot, lambda: save_snapshot(store, index(), config.index_folder))
     every(scheduler, times.purge, lambda: purge(config, store, spool))
     soon = min(times.recall, FIRST_RECALL_SECONDS)
@@ -89,13 +89,29 @@ def every(
     )
 
 
+def seal(store: Store, rule: work.Quiet, in_flight: Mapping[str, int]) -> None:
+    """Seal every complete series and say so. ``in_flight``: as ``seal_complete`` takes it."""
+    for sealed in work.seal_complete(store, rule, in_flight):
+        log.info(
+            "series-resent" if sealed.revision is None else "series-sealed",
+            source=sealed.source,
+            associations=[shortened(name) for name in sealed.associations],
+            series=sealed.series_id,
+            revision=sealed.revision,
+            study_instance_uid=sealed.study_instance_uid,
+            series_instance_uid=sealed.series_instance_uid,
+            instances=sealed.instances,
+            seconds=round(sealed.seconds, 3),
+        )
+
+
 def save_snapshot(store: Store, index: SearchIndex, folder: Path) -> None:
     """Write the index to disk and its time and size into the database."""
     try:
         with _saving:
             index.save(folder)
     except OSError as error:
-        log.error("index snapshot not written, the last one stands: %s", error.strerror)
+        log.error("index-snapshot-not-written", error=error.strerror)
         return
     with store.write() as connection:
         counters.set_gauge(connection, "index_snapshot", float(len(index)))
@@ -116,7 +132,7 @@ def purge(config: Config, store: Store, spool: Spool) -> int:
             break
         removed += _remove(spool, chosen)
     if removed:
-        log.info("spool: %d judged files purged", removed)
+        log.info("spool-purged", files=removed)
     return removed
 
 
@@ -135,15 +151,18 @@ def check_audit(store: Store, head_file: Path) -> int:
     with store.write() as connection:
         counters.set_gauge(connection, "diptych_audit_problems", float(problems))
     if problems:
-        log.error("audit table: %d problems; `diptych audit verify` names them", problems)
+        log.error("audit-problems", count=problems, advice="`diptych audit verify` names them")
     return problems
 
 
-def audit_main(config: Config) -> None:
+def audit_main(parent_pid: int, config: Config) -> None:
     """The process of one audit check."""
+    follow(parent_pid, "diptych-audit")
     os.nice(AUDIT_NICE)
-    logs.configure(config.log.level, "audit")
     store = Store(config.database_url)
+    with store.read() as connection:
+        key = archive.hmac_key(connection)
+    logs.configure(logs.Settings("audit", **config.log.model_dump(), key=key))
     _guarded(lambda: check_audit(store, config.data / "audit-heads.jsonl"))()
 
 
@@ -172,9 +191,7 @@ class _Auditing:
         if self._process is not None and self._process.is_alive():
             return
         self._process = multiprocessing.get_context("spawn").Process(
-            target=child_main,
-            args=(os.getpid(), "diptych-audit", "diptych.jobs:audit_main", (self._config,)),
-            daemon=True,
+            target=audit_main, args=(os.getpid(), self._config), daemon=True
         )
         self._process.start()
 
@@ -190,6 +207,6 @@ def _guarded(job: Callable[[], object]) -> Callable[[], None]:
         try:
             job()
         except StoreError as error:
-            log.error("job not done this time: %s", error)
+            log.error("job-skipped", error=str(error))
 
     return run

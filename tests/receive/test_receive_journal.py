@@ -212,6 +212,18 @@ def test_pixels_do_not_stay_in_the_journal_when_nothing_comes(
     room.store.close()
 
 
+def test_pixels_of_a_burst_do_not_stay_behind_those_that_trickle_in_after_it(room: Room) -> None:
+    burst = [b"\0" * OFFSET + b"PIXELS OF A BURST" * 500 + bytes([n]) for n in range(20)]
+    for content in burst:
+        room.keep(content)
+    for content in contents(4):
+        with room.journal._changed:
+            room.journal._turn()
+        _wait(lambda: not room.journal._segments[1].busy)
+        room.keep(content)
+    assert all(b"BURST" not in path.read_bytes() for path in room.segments())
+
+
 def test_after_a_failed_sync_nothing_is_acknowledged_from_the_same_place(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ import typer
 from diptych import __version__
 from diptych.cli import (
     archive,
+    backing,
     calibrating,
     configuration,
     evaluating,
@@ -61,6 +62,9 @@ app.command("pull")(pulling.run_pull)
 app.command()(archive.forget)
 app.command()(node.conformance)
 app.command("doctor")(node.run_doctor)
+app.command("backup")(backing.run_backup)
+app.command("restore")(backing.run_restore)
+app.command("log-id")(node.log_id)
 app.add_typer(archive.audit_app, name="audit")
 app.add_typer(archive.index_app, name="index")
 app.add_typer(forwarding.app, name="forward")

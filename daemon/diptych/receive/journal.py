@@ -10,15 +10,15 @@ power cut ``recover`` writes anew what they have lost.
     record:   a block of 4096 bytes (generation, number, locator, lengths, hashes), then the Part 10
               file, padded to whole blocks: a torn write cannot reach the record before it
 
-An acceptor has two segments: one is written, the other's files are synced. When nothing comes for a
-while both are overwritten with zeros, so that pixels do not stay here after they are forgotten.
+An acceptor has two segments: one is written, the other's files are synced. They take turns every
+few seconds, and what lies behind the records of the last turn is overwritten with zeros; when
+nothing comes for a while, all is. So pixels do not stay here after they are forgotten.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import logging
 import os
 import struct
 import threading
@@ -34,9 +34,10 @@ from diptych import faults
 from diptych.audit import receipts
 from diptych.audit.store import Store
 from diptych.errors import StoreError
+from diptych.log import get_logger
 from diptych.receive.spool import Spool, sync_folder
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 SEGMENT_BYTES = 32 << 20
 _GROW_BYTES = 4 << 20
@@ -153,20 +154,20 @@ class Journal:
                         continue
                 segment = self._segments[1]
             try:
-                self._finish(segment, scrub=idle or segment.spoilt)
+                self._finish(segment, 0 if idle or segment.spoilt else segment.tail)
             except OSError as error:
-                log.error("journal: files cannot be synced yet: %s", error.strerror)
+                log.error("journal-not-synced", error=error.strerror)
                 if self._stopped:  # the next start recovers
                     return
                 time.sleep(_RETRY_SECONDS)
 
-    def _finish(self, segment: _Segment, scrub: bool) -> None:
-        """Sync the files of a segment that nobody appends to; then its place may be used."""
+    def _finish(self, segment: _Segment, begin: int) -> None:
+        """Sync the files of a segment that nobody appends to and scrub it from ``begin``; then its
+        place may be used."""
         faults.point("journal.before-files")
         _sync_files(self._spool, segment)
         faults.point("journal.after-files")
-        if scrub:
-            segment.scrub()
+        segment.scrub(begin)
         with self._changed:
             segment.entries.clear()
             segment.busy = segment.spoilt = False
@@ -338,13 +339,13 @@ class _Segment:
         _, generation, number, *_ = _HEAD.unpack(block)
         return generation, number
 
-    def scrub(self) -> None:
-        """Overwrite what was written, durably."""
-        for at in range(0, self.dirty, _GROW_BYTES):
-            os.pwrite(self.descriptor, bytes(min(_GROW_BYTES, self.dirty - at)), at)
-        os.fdatasync(self.descriptor)
-        self.dirty = 0
-        self.begin()
+    def scrub(self, begin: int = 0) -> None:
+        """Overwrite what was written from there on, durably."""
+        if begin < self.dirty:
+            for at in range(begin, self.dirty, _GROW_BYTES):
+                os.pwrite(self.descriptor, bytes(min(_GROW_BYTES, self.dirty - at)), at)
+            os.fdatasync(self.descriptor)
+            self.dirty = begin
 
     def close(self) -> None:
         os.close(self.descriptor)
