@@ -28,6 +28,7 @@ from diptych.cli import (
     pulling,
     selftest,
     similar,
+    why,
 )
 
 app = typer.Typer(
@@ -73,3 +74,4 @@ app.add_typer(judging.policy_app, name="policy")
 app.add_typer(configuration.app, name="config")
 app.add_typer(database.app, name="db")
 app.add_typer(selftest.app, name="selftest")
+app.add_typer(why.app, name="why")
