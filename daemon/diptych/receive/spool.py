@@ -86,8 +86,11 @@ class Part:
         self._raise()
         if self._raw is not None:
             return None
-        self._memory = [b"".join(self._memory)]
-        return self._memory[0]
+        content = b"".join(self._memory)
+        if len(content) != self.size:  # discarded
+            raise StoreError("spool: the association ended")
+        self._memory = [content]
+        return content
 
     def head(self, limit: int) -> bytes:
         """The first bytes of the Part 10 file, at most ``limit``. Raises StoreError."""
@@ -222,11 +225,17 @@ class Spool:
         return f"instances/{source}/{name[:2]}/{name}.dcm"
 
     def write(self, locator: str, content: bytes) -> None:
-        """Make the file without syncing it: a journal holds its bytes. Raises OSError."""
+        """Make the file without syncing it: a journal holds its bytes. Raises OSError; then there
+        is none, for half a file would be filed by the next start."""
         faults.point("receive.write-file")
-        with self.path(locator).open("xb", buffering=0) as file:
-            if file.write(content) != len(content):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        path = self.path(locator)
+        with path.open("xb", buffering=0) as file:
+            try:
+                if file.write(content) != len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
 
     def restore(self, locator: str, content: bytes) -> None:
         """Make the file anew, durably and at once. Raises OSError."""
