@@ -298,8 +298,9 @@ class Spool:
             path.unlink(missing_ok=True)
 
     def kept(self) -> Iterator[tuple[str | None, str]]:
-        """(source, locator) of every kept file; source None: not a name that we give."""
-        for folder, _, names in os.walk(self._instances):
+        """(source, locator) of every kept file; source None: not a name that we give. Raises
+        OSError: what is in a folder that cannot be read is not gone."""
+        for folder, _, names in os.walk(self._instances, onerror=_unless_missing):
             for name in names:
                 locator = str((Path(folder) / name).relative_to(self.folder))
                 ours = _LOCATOR.fullmatch(locator)
@@ -342,6 +343,11 @@ def content_sha256(path: Path, offset: int) -> tuple[str, int]:
             digest.update(chunk)
             size += len(chunk)
     return digest.hexdigest(), size
+
+
+def _unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def sync_folder(folder: Path) -> None:
