@@ -187,8 +187,9 @@ def recover(store: Store, spool: Spool, name: str = "*") -> int:
     A record without a row was never acknowledged (or it is forgotten): it brings no file back, and
     a file that is not whole goes.
     """
+    paths = sorted(spool.journal.glob(f"{name}.[01]"))
     count = 0
-    for path in sorted(spool.journal.glob(f"{name}.[01]")):
+    for path in paths:
         segment = _Segment(path)
         try:
             found = list(segment.read())
@@ -212,7 +213,8 @@ def recover(store: Store, spool: Spool, name: str = "*") -> int:
         finally:
             segment.close()
         path.unlink()
-    sync_folder(spool.journal)
+    if paths:  # a folder restored from a backup has no journal
+        sync_folder(spool.journal)
     return count
 
 
