@@ -26,6 +26,7 @@ from diptych.cli import (
     model,
     node,
     pulling,
+    screening,
     selftest,
     similar,
     why,
@@ -57,6 +58,7 @@ app.command()(node.demo)
 app.command()(evaluating.evaluate)
 app.command("verdicts")(archive.list_verdicts)
 app.command()(similar.similar)
+app.command()(screening.screen)
 app.command("calibrate")(calibrating.run_calibrate)
 app.command("reverdict")(judging.run_reverdict)
 app.command("pull")(pulling.run_pull)
