@@ -17,7 +17,7 @@ from support import REPOSITORY
 
 UNITS = REPOSITORY / "deploy" / "systemd"
 DROP_INS = sorted(path.stem for path in (UNITS / "diptych.service.d").glob("*.conf"))
-# Exposure times ten, as `systemd-analyze security --threshold` takes it; 100 is no protection at all.
+# Exposure times ten, as `systemd-analyze security --threshold` takes it; 100: no protection.
 LIMIT = 15
 LIMIT_WITH = {"port-104": 20, "gpu": 20, "tls": LIMIT}
 
@@ -74,7 +74,7 @@ def test_the_times_of_the_unit_fit_those_of_the_daemon() -> None:
     assert int(_values("TimeoutStopSec")[0]) > service.STOP_SECONDS + 2
     assert _values("WatchdogSec") == ["2min"]
     # Half of it passes between two signs of life, and the loop may wait for a locked database.
-    assert 120 / 2 > 2 * store.BUSY_SECONDS
+    assert 2 * store.BUSY_SECONDS < 120 / 2
     assert _values("RestartPreventExitStatus") == [str(USAGE)]
     assert _values("KillMode") == ["mixed"]
 
