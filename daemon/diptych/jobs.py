@@ -6,11 +6,11 @@ APScheduler only triggers; every job is idempotent and may be missed.
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,21 @@ from diptych.audit import counters, receipts, verify, work
 from diptych.audit.store import Store, now
 from diptych.config import Config
 from diptych.errors import StoreError
+from diptych.log import get_logger, shortened
 from diptych.processes import child_main
 from diptych.receive.spool import Spool
 from diptych.search.archive import SearchIndex
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
+# What a process of its own runs.
+AUDIT = "diptych.jobs:audit_main"
 # Files per transaction: keeps each write transaction short.
 PURGE_BATCH = 100
 # One snapshot at a time: the clock's, and the one after a rebuild.
 _saving = threading.Lock()
-# The first check after a start, in seconds: a reading of an earlier run says nothing of this one.
+# The first checks after a start, in seconds. Recall: a reading of an earlier run says nothing of
+# this one's index.
 FIRST_RECALL_SECONDS = 30
 FIRST_AUDIT_SECONDS = 120
 # Judging and receiving go first.
@@ -56,26 +60,52 @@ def start(
     )
     scheduler = BackgroundScheduler(timezone="UTC")
     times = config.jobs
-    every(scheduler, times.seal, lambda: work.seal_complete(store, rule, spool.in_flight()))
+    every(scheduler, times.seal, lambda: seal(store, rule, spool.in_flight()))
     every(scheduler, times.snapshot, lambda: save_snapshot(store, index(), config.index_folder))
     every(scheduler, times.purge, lambda: purge(config, store, spool))
-    every(scheduler, times.recall, lambda: check_recall(store, index()))
-    audit = _Auditing(config)
-    every(scheduler, times.audit, audit)
-    for job, seconds in (
-        (lambda: check_recall(store, index()), min(times.recall, FIRST_RECALL_SECONDS)),
-        (audit, min(times.audit, FIRST_AUDIT_SECONDS)),
-    ):
-        soon = datetime.now(UTC) + timedelta(seconds=seconds)
-        scheduler.add_job(_guarded(job), "date", run_date=soon)
+    soon = min(times.recall, FIRST_RECALL_SECONDS)
+    every(scheduler, times.recall, lambda: check_recall(store, index()), soon)
+    every(scheduler, times.audit, _Auditing(config), _until_audit(store, times.audit))
     every(scheduler, SIZE_SECONDS, lambda: write_size(store, index()))
     scheduler.start()
     return scheduler
 
 
-def every(scheduler: BackgroundScheduler, seconds: float, job: Callable[[], object]) -> None:
-    """Run ``job`` at this interval, never beside itself; a missed run is not made up for."""
-    scheduler.add_job(_guarded(job), "interval", seconds=seconds, coalesce=True, max_instances=1)
+def every(
+    scheduler: BackgroundScheduler,
+    seconds: float,
+    job: Callable[[], object],
+    first: float | None = None,
+) -> None:
+    """Run ``job`` at this interval, never beside itself; a missed run is not made up for.
+
+    ``first``: seconds until the first run (None: the interval).
+    """
+    soon = datetime.now(UTC) + timedelta(seconds=seconds if first is None else first)
+    scheduler.add_job(
+        _guarded(job),
+        "interval",
+        seconds=seconds,
+        next_run_time=soon,
+        coalesce=True,
+        max_instances=1,
+    )
+
+
+def seal(store: Store, rule: work.Quiet, in_flight: Mapping[str, int]) -> None:
+    """Seal every complete series and say so. ``in_flight``: as ``seal_complete`` takes it."""
+    for sealed in work.seal_complete(store, rule, in_flight):
+        log.info(
+            "series-resent" if sealed.revision is None else "series-sealed",
+            source=sealed.source,
+            associations=[shortened(name) for name in sealed.associations],
+            series=sealed.series_id,
+            revision=sealed.revision,
+            study_instance_uid=sealed.study_instance_uid,
+            series_instance_uid=sealed.series_instance_uid,
+            instances=sealed.instances,
+            seconds=round(sealed.seconds, 3),
+        )
 
 
 def save_snapshot(store: Store, index: SearchIndex, folder: Path) -> None:
@@ -84,7 +114,7 @@ def save_snapshot(store: Store, index: SearchIndex, folder: Path) -> None:
         with _saving:
             index.save(folder)
     except OSError as error:
-        log.error("index snapshot not written, the last one stands: %s", error.strerror)
+        log.error("index-snapshot-not-written", error=error.strerror)
         return
     with store.write() as connection:
         counters.set_gauge(connection, "index_snapshot", float(len(index)))
@@ -105,7 +135,7 @@ def purge(config: Config, store: Store, spool: Spool) -> int:
             break
         removed += _remove(spool, chosen)
     if removed:
-        log.info("spool: %d judged files purged", removed)
+        log.info("spool-purged", files=removed)
     return removed
 
 
@@ -124,14 +154,13 @@ def check_audit(store: Store, head_file: Path) -> int:
     with store.write() as connection:
         counters.set_gauge(connection, "diptych_audit_problems", float(problems))
     if problems:
-        log.error("audit table: %d problems; `diptych audit verify` names them", problems)
+        log.error("audit-problems", problems=problems, advice="`diptych audit verify` names them")
     return problems
 
 
 def audit_main(config: Config) -> None:
     """The process of one audit check."""
     os.nice(AUDIT_NICE)
-    logs.configure(config.log.level, "audit")
     store = Store(config.database_url)
     _guarded(lambda: check_audit(store, config.data / "audit-heads.jsonl"))()
 
@@ -140,6 +169,14 @@ def write_size(store: Store, index: SearchIndex) -> None:
     """Export how many vectors can be found."""
     with store.write() as connection:
         counters.set_gauge(connection, "diptych_index_vectors", float(len(index)))
+
+
+def _until_audit(store: Store, interval: float) -> float:
+    """Seconds: soon after a start if it is due or found something, since that may be repaired."""
+    soon = min(interval, FIRST_AUDIT_SECONDS)
+    with store.read() as connection:
+        value, _, at = counters.read_gauges(connection).get("diptych_audit_problems", (1.0, "", 0))
+    return soon if value else max(soon, interval - (now() - at) / 1e6)
 
 
 class _Auditing:
@@ -152,9 +189,10 @@ class _Auditing:
     def __call__(self) -> None:
         if self._process is not None and self._process.is_alive():
             return
+        settings = replace(logs.configured(), process="audit")
         self._process = multiprocessing.get_context("spawn").Process(
             target=child_main,
-            args=(os.getpid(), "diptych-audit", "diptych.jobs:audit_main", (self._config,)),
+            args=(os.getpid(), "diptych-audit", settings, AUDIT, None, (self._config,)),
             daemon=True,
         )
         self._process.start()
@@ -171,6 +209,6 @@ def _guarded(job: Callable[[], object]) -> Callable[[], None]:
         try:
             job()
         except StoreError as error:
-            log.error("job not done this time: %s", error)
+            log.error("job-skipped", error=str(error))
 
     return run

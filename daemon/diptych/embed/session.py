@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import logging
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from diptych.embed.manifest import ModelEntry
 from diptych.embed.prepare import normalise
 from diptych.errors import ModelError
+from diptych.log import get_logger
 
 BATCH = 16
 """Slices per run: as fast as 32 on a CPU, and a short series fills up less."""
@@ -22,7 +22,7 @@ SHORTEST = 1e-6
 
 CUDA = "CUDAExecutionProvider"
 
-_LOG = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class Embedder:
@@ -50,7 +50,7 @@ class Embedder:
         self.provider: str = self._session.get_providers()[0]
         built_for_cuda = CUDA in ort.get_available_providers()
         self.fell_back: bool = built_for_cuda and self.provider != CUDA
-        _LOG.info("model %s on %s", model.name, self.provider)
+        log.info("model-loaded", model=model.name, provider=self.provider)
 
     @property
     def dimension(self) -> int:
