@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,19 @@ import numpy as np
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from diptych import log as logs
-from diptych.audit import archive, counters, receipts, verify, work
+from diptych.audit import counters, receipts, verify, work
 from diptych.audit.store import Store, now
 from diptych.config import Config
 from diptych.errors import StoreError
 from diptych.log import get_logger, shortened
-from diptych.processes import follow
+from diptych.processes import child_main
 from diptych.receive.spool import Spool
 from diptych.search.archive import SearchIndex
 
 log = get_logger(__name__)
 
+# What a process of its own runs.
+AUDIT = "diptych.jobs:audit_main"
 # Files per transaction: keeps each write transaction short.
 PURGE_BATCH = 100
 # One snapshot at a time: the clock's, and the one after a rebuild.
@@ -151,18 +154,14 @@ def check_audit(store: Store, head_file: Path) -> int:
     with store.write() as connection:
         counters.set_gauge(connection, "diptych_audit_problems", float(problems))
     if problems:
-        log.error("audit-problems", count=problems, advice="`diptych audit verify` names them")
+        log.error("audit-problems", problems=problems, advice="`diptych audit verify` names them")
     return problems
 
 
-def audit_main(parent_pid: int, config: Config) -> None:
+def audit_main(config: Config) -> None:
     """The process of one audit check."""
-    follow(parent_pid, "diptych-audit")
     os.nice(AUDIT_NICE)
     store = Store(config.database_url)
-    with store.read() as connection:
-        key = archive.hmac_key(connection)
-    logs.configure(logs.Settings("audit", **config.log.model_dump(), key=key))
     _guarded(lambda: check_audit(store, config.data / "audit-heads.jsonl"))()
 
 
@@ -190,8 +189,11 @@ class _Auditing:
     def __call__(self) -> None:
         if self._process is not None and self._process.is_alive():
             return
+        settings = replace(logs.configured(), process="audit")
         self._process = multiprocessing.get_context("spawn").Process(
-            target=audit_main, args=(os.getpid(), self._config), daemon=True
+            target=child_main,
+            args=(os.getpid(), "diptych-audit", settings, AUDIT, None, (self._config,)),
+            daemon=True,
         )
         self._process.start()
 

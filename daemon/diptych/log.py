@@ -3,7 +3,7 @@
     log = get_logger(__name__)
     log.info("association-ended", source="ct1", association="5f0c…", instances=12)
 
-An event has a stable name and fields (README, "Logs"). Whatever the fields hold, the line stays
+An event has a stable name and fields (deploy/events.md). Whatever the fields hold, the line stays
 one line, and what looks like a UID is replaced by a hash under the site's key, unless
 ``log.identifiers`` allows it. Records of libraries become the event ``message``.
 """
@@ -39,6 +39,8 @@ _UID = re.compile(r"\d+(?:\.\d+){3,}")
 _STANDARD = "1.2.840.10008."
 _PLAIN = re.compile(r"[\w.,:/@+*%…-]+")
 _UNKNOWN_KEY = "id-unknown"
+# pynetdicom logs identifiers and pydicom logs values: patient data would reach our log.
+_QUOTING = frozenset({"pydicom", "pynetdicom"})
 
 
 @dataclass(frozen=True)
@@ -62,17 +64,27 @@ def get_logger(name: str) -> BoundLogger:
 
 def configure(settings: Settings) -> None:
     """Write to stderr in UTC, naming the process; quieten libraries that log identifiers."""
+    global _settings
+    _settings = settings
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(settings))
+    # Not by their levels: a library sets its own when it is imported later.
+    handler.addFilter(lambda record: record.name.partition(".")[0] not in _QUOTING)
     logging.getLogger().handlers[:] = [handler]
-    _put_in_force(logging.getLevelNamesMapping()[settings.level])
+    shared = settings.shared_level
+    own = logging.getLevelNamesMapping()[settings.level]
+    _put_in_force(own if shared is None else shared.value)
     # Python's own warnings go to stderr past the log, and pydicom's quote values.
     warnings.simplefilter("ignore")
-    # pynetdicom logs identifiers and pydicom logs values: patient data would reach our log.
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    # A run that is missed is no event: every job may be.
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
     # A traceback of a library may quote what a peer sent.
     threading.excepthook = lambda args: _log.error("thread-ended", error=args.exc_type.__name__)
+
+
+def configured() -> Settings:
+    """What this process was configured with: a child that it starts logs alike."""
+    return _settings
 
 
 def heed_level(settings: Settings) -> None:
@@ -210,6 +222,7 @@ def _in_one_line(error: Any, with_its_words: bool) -> str:
     return f"{kind.__name__}{said} at {where}" if where else f"{kind.__name__}{said}"
 
 
+_settings = Settings()
 structlog.configure(
     processors=[structlog.stdlib.filter_by_level, ProcessorFormatter.wrap_for_formatter],
     logger_factory=structlog.stdlib.LoggerFactory(),

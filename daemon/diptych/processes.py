@@ -18,9 +18,9 @@ log = logs.get_logger(__name__)
 # prctl(2).
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
-BEAT_SECONDS = 1.0
 # Blocked while a child is spawned: it must not hear them before it has said what it does then.
 OF_THE_GROUP = frozenset({signal.SIGINT, signal.SIGHUP})
+BEAT_SECONDS = 1.0
 
 
 def child_main(
@@ -36,12 +36,14 @@ def child_main(
     Named rather than passed: the parent, and its other children, need not import what only this
     child uses. ``name`` is what ps and top show (15 characters). ``beats``, a shared number, grows
     every second while the interpreter runs: not while the process is stopped, or a library keeps
-    the interpreter's lock.
+    the interpreter's lock; None: nobody looks.
     """
     follow(parent_pid, name)
-    threading.Thread(target=_beat, args=(beats,), daemon=True).start()
     logs.configure(logging)
-    logs.heed_level(logging)
+    if logging.shared_level is not None:
+        logs.heed_level(logging)
+    if beats is not None:
+        threading.Thread(target=_beat, args=(beats,), daemon=True).start()
     module, _, function = target.partition(":")
     try:
         getattr(importlib.import_module(module), function)(*arguments)

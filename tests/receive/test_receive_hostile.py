@@ -212,6 +212,17 @@ def test_requests_without_waiting_for_answers_take_neither_files_nor_memory(
     plain.wait_until(lambda: not parts(plain), "rid of them", 10)
 
 
+def test_requests_that_cannot_be_answered_take_no_memory(plain: Daemon) -> None:
+    one = data_pdu(LAST_COMMAND + command(None, CT.encode(), b"1.2.3", True))
+    one += data_pdu(DATA + bytes(100_000)) * 10 + data_pdu(LAST_DATA + bytes(2))
+    with bounded_memory(plain), ExitStack() as stack:
+        peer = connector(stack, plain.port)(associate_request(b"NAMELESS"))
+        assert type_of_answer(peer) == A_ASSOCIATE_AC
+        with pytest.raises(ConnectionError):
+            _send_often(peer, one, 400)
+    assert deliver(plain.port, [instance()]) == [0x0000]
+
+
 def test_more_than_1024_descriptors_are_no_reason_to_fail(plain: Daemon) -> None:
     (pid,) = acceptor_pids(plain)
     held, _ = resource.prlimit(pid, resource.RLIMIT_NOFILE)

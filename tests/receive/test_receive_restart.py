@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from diptych import metrics
 from diptych.receive.spool import content_sha256, data_set_offset
 from receive.peers import Peer, deliver, encoded
@@ -13,6 +15,7 @@ RECEIPTS = 'diptych_receipts_total{source="default"}'
 BYTES = 'diptych_received_bytes_total{source="default"}'
 
 
+@pytest.mark.both
 def test_after_a_sigkill_counters_are_exact_and_spool_and_database_agree(
     make_daemon: Callable[..., Daemon],
 ) -> None:

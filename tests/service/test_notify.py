@@ -110,7 +110,10 @@ def test_ready_is_said_once_the_model_and_the_index_are_there_and_not_before(
         assert status == 503
         assert "loading the index" in said
         assert not manager.has("READY")
-        assert any(n == "STATUS" and "loading the index" in v for n, v in manager.heard)
+        daemon.wait_until(
+            lambda: any(n == "STATUS" and "loading the index" in v for n, v in manager.listen(0.1)),
+            "the status",
+        )
     daemon.wait_until(lambda: manager.has("READY"), "ready")
     assert daemon.get("/readyz", port=port)[0] == 200
     daemon.wait_until(lambda: manager.has("STATUS", "receiving and judging"), "the status")
@@ -153,7 +156,7 @@ def test_a_worker_that_hangs_is_named_killed_and_replaced_while_receiving_goes_o
     # systemd need not do it: a restart of everything would cut off who is sending.
     assert manager.pings(2) >= 2
     daemon.wait_until(lambda: daemon.value("SELECT count(*) FROM verdict") == 1, "judged", 90)
-    assert "process-hangs child=worker" in daemon.log()
+    assert "process-hung child=worker" in daemon.log()
     assert _worker(daemon) != hung
     daemon.wait_until(lambda: daemon.get("/readyz")[0] == 200, "ready again")
 
