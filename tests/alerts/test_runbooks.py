@@ -15,6 +15,7 @@ import pytest
 from alerts.rules import RUNBOOKS, exported, files, rules
 from diptych.config import Config
 from diptych.errors import Reason
+from diptych.metrics import REJECTIONS
 from support import REPOSITORY
 
 BOOKS = files(RUNBOOKS, ".md")
@@ -104,6 +105,14 @@ def test_reasons_that_are_named_exist() -> None:
     named = set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", text)) - {"not-screenable"}
     assert named
     assert named <= set(Reason)
+
+
+@pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.stem)
+def test_log_events_that_are_named_exist(book: Path) -> None:
+    told = " ".join(re.findall(r"[^.?]*\b(?:[Ee]vents?|the log)\b[^.?]*", book.read_text("utf-8")))
+    named = set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", told)) - set(Reason) - set(REJECTIONS)
+    table = (REPOSITORY / "deploy" / "events.md").read_text("utf-8")
+    assert named <= set(re.findall(r"`([a-z-]+)`", table))
 
 
 @cache
