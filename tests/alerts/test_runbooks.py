@@ -77,7 +77,7 @@ def test_every_command_and_option_that_is_named_exists(command: str) -> None:
     words = shlex.split(command.replace("…", ""), comments=True)[1:]
     path: list[str] = []
     for word in words:
-        if not re.fullmatch(r"[a-z]+", word) or word not in _help(*path):
+        if not re.fullmatch(r"[a-z]+(-[a-z]+)*", word) or word not in _help(*path):
             break
         path.append(word)
     assert path, f"{command}: no such command"
