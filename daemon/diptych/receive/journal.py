@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import logging
 import os
 import struct
 import threading
@@ -35,9 +34,10 @@ from diptych import faults
 from diptych.audit import receipts
 from diptych.audit.store import Store
 from diptych.errors import StoreError
+from diptych.log import get_logger
 from diptych.receive.spool import Spool, sync_folder
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 SEGMENT_BYTES = 32 << 20
 _GROW_BYTES = 4 << 20
@@ -162,7 +162,7 @@ class Journal:
                 self._finish(segment, 0 if idle or segment.spoilt else segment.tail)
             except Exception as error:  # while this thread lives the segment can become free
                 why = getattr(error, "strerror", None) or type(error).__name__
-                log.error("journal: files cannot be synced yet: %s", why)
+                log.error("journal-not-synced", error=why)
                 if self._stopped:  # the next start recovers
                     return
                 time.sleep(_RETRY_SECONDS)

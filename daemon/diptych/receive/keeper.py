@@ -6,7 +6,6 @@ one sync and one transaction for all of them, and none when nobody else is there
 
 from __future__ import annotations
 
-import logging
 import threading
 from dataclasses import dataclass
 
@@ -14,10 +13,11 @@ from diptych import faults
 from diptych.audit import receipts
 from diptych.audit.store import Store
 from diptych.errors import StoreError
+from diptych.log import get_logger
 from diptych.receive.journal import Entry, Journal, NoRoom
 from diptych.receive.spool import Spool
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # Of one round: much less than a segment of the journal.
 _BYTES_AT_ONCE = 16 << 20
@@ -103,7 +103,7 @@ class Keeper:
                 if locator not in recorded:
                     self._spool.remove(locator)
         except Exception:  # the error that led here is the one to tell
-            log.error("spool: files are left for the next start to file or to remove")
+            log.error("spool-file-left")
 
 
 class _Waiting:

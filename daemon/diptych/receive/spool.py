@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import logging
 import os
 import re
 import shutil
@@ -26,8 +25,6 @@ from pydicom.filereader import read_file_meta_info
 
 from diptych import faults
 from diptych.errors import StoreError
-
-log = logging.getLogger(__name__)
 
 _SHARDS = [f"{n:02x}" for n in range(256)]
 # (0002,0000) FileMetaInformationGroupLength: tag, VR, length and a UL stand right after "DICM".
