@@ -74,9 +74,9 @@ class Daemon:
         assert ports, self.log()
         return int(ports["http"])
 
-    def get(self, path: str, **headers: str) -> tuple[int, str]:
-        """Status and body of an HTTP GET."""
-        url = f"http://127.0.0.1:{self.http_port}{path}"
+    def get(self, path: str, port: int | None = None, **headers: str) -> tuple[int, str]:
+        """Status and body of an HTTP GET; ``port``: where one is known before it is ready."""
+        url = f"http://127.0.0.1:{port or self.http_port}{path}"
         try:
             with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
                 return answer.status, answer.read().decode()

@@ -220,6 +220,9 @@ class Source(Section):
     networks: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     certificate_names: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     maximum_associations: int = Field(500, ge=1, le=500)
+    alert_duplicate_ratio: float = Field(0.05, gt=0, le=1)
+    alert_minimum_series: int = Field(20, ge=1)
+    alert_silent_seconds: float = Field(0, ge=0)
 
     @field_validator("name")
     @classmethod
@@ -383,6 +386,7 @@ class Jobs(Section):
     snapshot: float = Field(300, gt=0)
     purge: float = Field(600, gt=0)
     recall: float = Field(3600, gt=0)
+    audit: float = Field(86_400, gt=0)
 
 
 class Database(Section):
@@ -434,6 +438,8 @@ class Log(Section):
     """What is written to stderr."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["console", "json"] = "console"
+    identifiers: bool = False
 
 
 class Config(BaseSettings):

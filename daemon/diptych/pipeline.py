@@ -10,7 +10,6 @@ unique. Where several workers judge, each first adds to its index what the other
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,8 +18,8 @@ from pathlib import Path
 
 from diptych import faults, label_audit
 from diptych.audit import archive, chain, collisions, layouts, verdicts
-from diptych.audit.store import Store
-from diptych.audit.work import InstanceRow, Work, upcoming
+from diptych.audit.store import Store, now
+from diptych.audit.work import MICROSECONDS, InstanceRow, Work, upcoming
 from diptych.embed.session import Embedder
 from diptych.errors import NotScreenable, Reason
 from diptych.judge import ladder, replay
@@ -31,6 +30,7 @@ from diptych.judge.layout import VERSION as LAYOUT_VERSION
 from diptych.judge.layout import smoothed
 from diptych.judge.patient import patient_hmac
 from diptych.judge.policy import Policy
+from diptych.log import get_logger, shortened
 from diptych.lookup import Indexes, Stages, look_up, make_ready
 from diptych.recorded import Recorded
 from diptych.volume.ahead import DecodeAhead
@@ -39,7 +39,7 @@ from diptych.volume.decoders import DecoderPool
 from diptych.volume.plan import Stack, plan
 from diptych.volume.plane import Instance, Refusal
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 COUNT_MODE = "informative"
 
@@ -323,6 +323,31 @@ class Pipeline:
         if judged.known is not None:
             self._known = recorded.head[0]
         chain.write_head(self._head_file, *recorded.head)
+        for ids, case in zip(recorded.ids, judged.verdicts, strict=True):
+            _say(judged, ids, case)
+
+
+def _say(judged: verdicts.Judged, ids: tuple[int, int | None], case: verdicts.CaseVerdict) -> None:
+    """One event a verdict: that of the series, and for who debugs those of its other stacks."""
+    work = judged.work
+    (log.info if case.principal else log.debug)(
+        "verdict",
+        source=work.source,
+        associations=[shortened(name) for name in work.associations],
+        series=work.series_id,
+        revision=work.number,
+        study_instance_uid=work.study_instance_uid,
+        series_instance_uid=work.series_instance_uid,
+        verdict=ids[0],
+        case=ids[1],
+        relation=case.relation,
+        reason=case.reason,
+        flags=list(case.flags),
+        matched_case=case.matched.case_id if case.matched else None,
+        slices=case.slices,
+        seconds=round(judged.seconds, 3),
+        since_received=round((now() - work.last_received_at) / MICROSECONDS, 3),
+    )
 
 
 def _candidates(evidence: ladder.Evidence) -> list[verdicts.Candidate]:

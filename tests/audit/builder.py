@@ -135,7 +135,8 @@ class Archive:
         return receipts.Arrival(source, association, identity, stored)
 
     def seal(self, rule: work.Quiet = AT_ONCE, **in_flight: int) -> int:
-        return work.seal_complete(self.store, rule, in_flight)
+        made = work.seal_complete(self.store, rule, in_flight)
+        return sum(sealed.revision is not None for sealed in made)
 
     def claim(self, owner: str = "worker", lease: float = 60) -> work.Work | None:
         return work.claim(self.store, owner, lease)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from sqlalchemy import Boolean, Column, Float, Integer, LargeBinary
+from sqlalchemy import Boolean, Column, Float, Integer, LargeBinary, event
 
 from audit.builder import Archive, fill, stack
-from diptych.audit import chain, schema
+from diptych.audit import chain, schema, verify
 from diptych.audit.verdicts import COMMITTED
 
 # Of series C: it has a matched series, two matches and evidence.
@@ -355,3 +355,17 @@ def test_no_identifier_stands_in_an_event_or_the_head_file(filled):
     )
     assert len(uids) > 10
     assert not [uid for uid in uids if uid in text]
+
+
+def test_a_verdict_recorded_while_the_chain_is_walked_is_no_cut(filled):
+    judged = []
+
+    def judge_another(*_: object) -> None:
+        if not judged:  # once, when the snapshot has begun
+            judged.append(filled.judge("H", stack("h"), contents=["h"]))
+
+    with filled.store.read() as connection:
+        event.listen(connection, "after_cursor_execute", judge_another)
+        assert verify.verify(connection, filled.head_file).problems == ()
+    assert judged
+    assert filled.verify() == ()

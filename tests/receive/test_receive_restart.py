@@ -62,7 +62,7 @@ def test_after_a_sigkill_counters_are_exact_and_spool_and_database_agree(
     size += len(encoded(unknown)) + content_sha256(kept, data_set_offset(kept))[1]
     assert daemon.metric(RECEIPTS) == daemon.value("SELECT count(*) FROM receipt") == 5 + 2
     assert daemon.metric(BYTES) == size
-    assert "2 files filed again, 2 temporary files removed, 1 lost, 4 strangers" in daemon.log()
+    assert "spool-reconciled registered=2 orphans=2 lost=1 strangers=4" in daemon.log()
     registered = daemon.rows(
         "SELECT r.association_id FROM receipt r JOIN instance i ON i.id = r.instance_id "
         "WHERE i.sop_instance_uid = ?",

@@ -136,7 +136,7 @@ def test_a_new_certificate_is_shown_without_a_restart_and_a_broken_one_is_not(
     daemon.wait_until(lambda: shown() != first, "renewed", 10)
     second = shown()
     certificate.write_text("no certificate\n")
-    daemon.wait_until(lambda: shown() and "still using" in daemon.log(), "said", 10)
+    daemon.wait_until(lambda: shown() and "certificates-refused" in daemon.log(), "said", 10)
     assert shown() == second
 
 

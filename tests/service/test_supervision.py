@@ -67,7 +67,7 @@ def test_a_corrupt_index_is_refused_in_words_and_built_from_the_database(
     content[len(content) // 2] ^= 0xFF
     graph.write_bytes(content)
     daemon.start()
-    assert "index snapshot refused" in daemon.log()
+    assert "index-snapshot-refused" in daemon.log()
     assert daemon.metric("diptych_index_vectors") == vectors
     (graph,) = (daemon.data / "index").rglob("*.usearch")
     assert daemon.stop() == 0

@@ -13,7 +13,6 @@ are judged. What is ready for it: judging itself (``Store.judging``, ``verdicts.
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import threading
@@ -29,8 +28,9 @@ from diptych.audit import counters, postgres
 from diptych.audit.schema import blob, gauge
 from diptych.audit.store import Store
 from diptych.errors import ConfigError, StoreError
+from diptych.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # How soon a daemon notices that its session is gone, and takes the lock again.
 _LOOK_SECONDS = 1.0
@@ -148,7 +148,7 @@ def _hold(
                 lost(str(error))
                 return
             if not away:
-                log.error("the database is away: %s", error)
+                log.error("database-away", error=str(error))
             away = True
             stop.wait(_LOOK_SECONDS)
 

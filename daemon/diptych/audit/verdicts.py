@@ -160,12 +160,13 @@ class Judged:
 @dataclass(frozen=True)
 class ForIndexes:
     """What is to be added to the indexes, and the chain's head. keys (m,), vectors (m, d): of new
-    nodes; layouts: key and vector of each."""
+    nodes; layouts: key and vector of each; ids: verdict and case of each that was recorded."""
 
     keys: NDArray[np.uint64]
     vectors: NDArray[np.float32]
     layouts: Sequence[tuple[int, NDArray[np.float32]]]
     head: tuple[int, str]
+    ids: Sequence[tuple[int, int | None]]
 
 
 def record(store: Store, judged: Judged, fingerprint_id: int) -> ForIndexes:
@@ -178,15 +179,17 @@ def record(store: Store, judged: Judged, fingerprint_id: int) -> ForIndexes:
     keys: list[int] = []
     vectors: list[NDArray[np.float32]] = []
     laid_out: list[tuple[int, NDArray[np.float32]]] = []
+    ids: list[tuple[int, int | None]] = []
     with store.write() as connection:
         if judged.known is not None and newest(connection) != judged.known:
             raise StoreError("audit database: another worker judged meanwhile")
         work.judged(connection, judged.work.revision_id)
         for item in judged.verdicts:
             _refuse_forgotten(connection, item, fingerprint_id)
-            digest_id, new_keys, new_vectors = _record_case(
+            recorded, digest_id, new_keys, new_vectors = _record_case(
                 connection, judged, item, fingerprint_id
             )
+            ids.append(recorded)
             if new_vectors is not None:
                 keys += new_keys
                 vectors.append(new_vectors)
@@ -214,7 +217,7 @@ def record(store: Store, judged: Judged, fingerprint_id: int) -> ForIndexes:
         head = chain.head(connection)
         faults.point("judge.inside-transaction")
     added = np.concatenate(vectors) if vectors else np.empty((0, 0), np.float32)
-    return ForIndexes(np.array(keys, np.uint64), added, laid_out, head)
+    return ForIndexes(np.array(keys, np.uint64), added, laid_out, head, ids)
 
 
 def newest(connection: Connection) -> int:
@@ -233,8 +236,8 @@ def _refuse_forgotten(connection: Connection, item: CaseVerdict, fingerprint_id:
 
 def _record_case(
     connection: Connection, judged: Judged, item: CaseVerdict, fingerprint_id: int
-) -> tuple[int | None, list[int], NDArray[np.float32] | None]:
-    """The row of its digests, and its new nodes."""
+) -> tuple[tuple[int, int | None], int | None, list[int], NDArray[np.float32] | None]:
+    """Verdict and case, the row of its digests, and its new nodes."""
     case_id = digest_id = None
     new: tuple[list[int], NDArray[np.float32] | None] = [], None
     if item.signature is not None:
@@ -275,7 +278,7 @@ def _record_case(
         connection.execute(
             insert(evidence).values(verdict_id=verdict_id, version=EVIDENCE_VERSION, data=packed)
         )
-    return digest_id, *new
+    return (verdict_id, case_id), digest_id, *new
 
 
 def payload(

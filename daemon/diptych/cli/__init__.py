@@ -16,6 +16,7 @@ import typer
 from diptych import __version__
 from diptych.cli import (
     archive,
+    backing,
     calibrating,
     configuration,
     database,
@@ -25,8 +26,10 @@ from diptych.cli import (
     model,
     node,
     pulling,
+    screening,
     selftest,
     similar,
+    why,
 )
 
 app = typer.Typer(
@@ -55,12 +58,16 @@ app.command()(node.demo)
 app.command()(evaluating.evaluate)
 app.command("verdicts")(archive.list_verdicts)
 app.command()(similar.similar)
+app.command()(screening.screen)
 app.command("calibrate")(calibrating.run_calibrate)
 app.command("reverdict")(judging.run_reverdict)
 app.command("pull")(pulling.run_pull)
 app.command()(archive.forget)
 app.command()(node.conformance)
 app.command("doctor")(node.run_doctor)
+app.command("log-id")(node.log_id)
+app.command("backup")(backing.run_backup)
+app.command("restore")(backing.run_restore)
 app.add_typer(archive.audit_app, name="audit")
 app.add_typer(archive.index_app, name="index")
 app.add_typer(forwarding.app, name="forward")
@@ -69,3 +76,4 @@ app.add_typer(judging.policy_app, name="policy")
 app.add_typer(configuration.app, name="config")
 app.add_typer(database.app, name="db")
 app.add_typer(selftest.app, name="selftest")
+app.add_typer(why.app, name="why")

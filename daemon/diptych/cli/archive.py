@@ -138,6 +138,7 @@ def forget(
     with in_words():
         from diptych import doctor, service
         from diptych.audit import forget as forgetting
+        from diptych.receive import journal
         from diptych.receive.spool import Spool
 
         chosen = load(data, config)
@@ -153,6 +154,8 @@ def forget(
             spool.remove(locator)
         try:
             with service.locked(chosen.data):
+                # A daemon that was killed may have left the pixels in its journal.
+                journal.recover(store, spool)
                 # Nobody else would take the vectors out of the snapshot before the next start.
                 doctor.rebuild_index(chosen, store)
         except service.Occupied:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from datetime import time as clock
 from pathlib import Path
@@ -78,7 +82,7 @@ def run_pull(
         from diptych.tls import Caller
 
         chosen = load(data, config)
-        logs.configure("WARNING", "pull")
+        logs.configure(logs.Settings("pull", **chosen.log.model_dump() | {"level": "WARNING"}))
         days = _day("--since", since), _day("--until", until or since)
         if days[1] < days[0]:
             raise UsageError("--until is before --since")
@@ -98,6 +102,7 @@ def run_pull(
         own = chosen.dicom.ae_title
         pace = Pace(rate, _window(window), most_pending)
         store = open_store(chosen)
+        stop = threading.Event()
         run = Puller(
             Archive(host, port, title, calling or own, to or own, tls),
             Wanted(*days, frozenset(m for m in modality.upper().split(",") if m)),
@@ -105,13 +110,33 @@ def run_pull(
             store,
             Handing(chosen, title) if get else None,
             lambda line: typer.echo(line, err=True) if sys.stderr.isatty() else None,
+            stop,
         )
-        done = run.run()
+        with _told_to_stop(stop):
+            done = run.run()
+        if stop.is_set():
+            raise KeyboardInterrupt
         typer.echo(
             f"{done.studies} studies, {done.series} series: {done.pulled} pulled "
             f"({done.instances} instances), {done.known} before, {done.failed} not whole"
         )
         raise typer.Exit(UNREADABLE if done.failed else 0)
+
+
+@contextmanager
+def _told_to_stop(stop: threading.Event) -> Iterator[None]:
+    """SIGINT and SIGTERM end the run after the series under way; a second one at once."""
+
+    def heard(number: int, _frame: object) -> None:
+        stop.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _archive(text: str) -> tuple[str, str, int]:
