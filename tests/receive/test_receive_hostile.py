@@ -267,7 +267,7 @@ def test_more_than_1024_descriptors_are_no_reason_to_fail(plain: Daemon) -> None
     ids=range(18),
 )
 def test_a_pdu_out_of_order_or_without_content_costs_only_its_association(
-    impatient: Daemon, sent: bytes
+    impatient: Daemon, plain: Daemon, sent: bytes
 ) -> None:
     for first in (b"", associate_request(b"ODD")):
         with ExitStack() as stack:
@@ -281,7 +281,7 @@ def test_a_pdu_out_of_order_or_without_content_costs_only_its_association(
     log = impatient.log()
     assert "Traceback" not in log
     assert "thread-ended" not in log
-    assert echo_seconds(impatient.port) < 1
+    assert seconds_more(impatient, plain) < 1
 
 
 def test_zero_length_fragments_between_others_change_nothing(plain: Daemon) -> None:
@@ -297,7 +297,7 @@ def test_zero_length_fragments_between_others_change_nothing(plain: Daemon) -> N
 
 
 def test_a_thousand_aborts_inside_a_data_set_leave_neither_files_nor_threads(
-    plain: Daemon,
+    plain: Daemon, impatient: Daemon
 ) -> None:
     begun = data_pdu(LAST_COMMAND + command(1, CT.encode(), b"1.2.3", True))
     begun += data_pdu(DATA + bytes(10_000))
@@ -318,7 +318,7 @@ def test_a_thousand_aborts_inside_a_data_set_leave_neither_files_nor_threads(
         for sender in senders:
             sender.start()
         while any(sender.is_alive() for sender in senders):
-            assert echo_seconds(plain.port) < 2
+            assert seconds_more(plain, impatient) < 2
     plain.wait_until(lambda: not parts(plain), "rid of half-sent files", 10)
     plain.wait_until(lambda: threads(pid) <= quiet + 1, "rid of their threads", 10)
     assert acceptor_pids(plain) == [pid]

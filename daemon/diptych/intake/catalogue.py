@@ -120,6 +120,10 @@ class Catalogue:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Once; what lay in the scratch folder goes."""
         self.db.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
         os.close(self._lock)

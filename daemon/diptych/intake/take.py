@@ -70,7 +70,7 @@ def take_in(
         relate(catalogue.db)
         catalogue.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     except BaseException:
-        catalogue.__exit__()
+        catalogue.close()
         raise
     return catalogue
 
