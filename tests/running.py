@@ -74,9 +74,9 @@ class Daemon:
         assert ports, self.log()
         return int(ports["http"])
 
-    def get(self, path: str, **headers: str) -> tuple[int, str]:
-        """Status and body of an HTTP GET."""
-        url = f"http://127.0.0.1:{self.http_port}{path}"
+    def get(self, path: str, port: int | None = None, **headers: str) -> tuple[int, str]:
+        """Status and body of an HTTP GET; ``port``: where one is known before it is ready."""
+        url = f"http://127.0.0.1:{port or self.http_port}{path}"
         try:
             with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
                 return answer.status, answer.read().decode()
@@ -105,8 +105,12 @@ class Daemon:
             time.sleep(0.05)
         raise AssertionError(f"not {what}: exit {self.process.poll()}\n{self.log()}")  # type: ignore[union-attr]
 
-    def rows(self, query: str, *parameters: object) -> list[sqlite3.Row]:
-        """Read the audit database beside the daemon."""
+    def rows(self, query: str, *parameters: object) -> list[Any]:
+        """Read the audit database beside the daemon: values by number and by name."""
+        if url := self.environment.get("DIPTYCH_DATABASE__URL"):
+            import postgres
+
+            return list(postgres.rows(url, query, parameters))
         with closing(sqlite3.connect(self.data / "diptych.sqlite3", timeout=30)) as connection:
             connection.row_factory = sqlite3.Row
             return connection.execute(query, parameters).fetchall()

@@ -1,34 +1,47 @@
-"""What happens by the clock: sealing, index snapshots, the spool's purge, the recall check.
+"""What happens by the clock: sealing, index snapshots, the spool's purge, the checks of recall and
+of the audit table.
 
 APScheduler only triggers; every job is idempotent and may be missed.
 """
 
 from __future__ import annotations
 
-import logging
+import multiprocessing
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from diptych.audit import counters, receipts, work
+from diptych import log as logs
+from diptych.audit import counters, receipts, verify, work
 from diptych.audit.store import Store, now
 from diptych.config import Config
 from diptych.errors import StoreError
+from diptych.log import get_logger, shortened
+from diptych.processes import child_main
 from diptych.receive.spool import Spool
 from diptych.search.archive import SearchIndex
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
+# What a process of its own runs.
+AUDIT = "diptych.jobs:audit_main"
 # Files per transaction: keeps each write transaction short.
 PURGE_BATCH = 100
 # One snapshot at a time: the clock's, and the one after a rebuild.
 _saving = threading.Lock()
-# The first check after a start, in seconds: a reading of an earlier run says nothing of this one.
+# The first checks after a start, in seconds. Recall: a reading of an earlier run says nothing of
+# this one's index.
 FIRST_RECALL_SECONDS = 30
+FIRST_AUDIT_SECONDS = 120
+# Judging and receiving go first.
+AUDIT_NICE = 10
 SIZE_SECONDS = 15
 RECALL_SAMPLE = 256
 
@@ -47,20 +60,52 @@ def start(
     )
     scheduler = BackgroundScheduler(timezone="UTC")
     times = config.jobs
-    every(scheduler, times.seal, lambda: work.seal_complete(store, rule, spool.in_flight()))
+    every(scheduler, times.seal, lambda: seal(store, rule, spool.in_flight()))
     every(scheduler, times.snapshot, lambda: save_snapshot(store, index(), config.index_folder))
     every(scheduler, times.purge, lambda: purge(config, store, spool))
-    every(scheduler, times.recall, lambda: check_recall(store, index()))
-    soon = datetime.now(UTC) + timedelta(seconds=min(times.recall, FIRST_RECALL_SECONDS))
-    scheduler.add_job(_guarded(lambda: check_recall(store, index())), "date", run_date=soon)
+    soon = min(times.recall, FIRST_RECALL_SECONDS)
+    every(scheduler, times.recall, lambda: check_recall(store, index()), soon)
+    every(scheduler, times.audit, _Auditing(config), _until_audit(store, times.audit))
     every(scheduler, SIZE_SECONDS, lambda: write_size(store, index()))
     scheduler.start()
     return scheduler
 
 
-def every(scheduler: BackgroundScheduler, seconds: float, job: Callable[[], object]) -> None:
-    """Run ``job`` at this interval, never beside itself; a missed run is not made up for."""
-    scheduler.add_job(_guarded(job), "interval", seconds=seconds, coalesce=True, max_instances=1)
+def every(
+    scheduler: BackgroundScheduler,
+    seconds: float,
+    job: Callable[[], object],
+    first: float | None = None,
+) -> None:
+    """Run ``job`` at this interval, never beside itself; a missed run is not made up for.
+
+    ``first``: seconds until the first run (None: the interval).
+    """
+    soon = datetime.now(UTC) + timedelta(seconds=seconds if first is None else first)
+    scheduler.add_job(
+        _guarded(job),
+        "interval",
+        seconds=seconds,
+        next_run_time=soon,
+        coalesce=True,
+        max_instances=1,
+    )
+
+
+def seal(store: Store, rule: work.Quiet, in_flight: Mapping[str, int]) -> None:
+    """Seal every complete series and say so. ``in_flight``: as ``seal_complete`` takes it."""
+    for sealed in work.seal_complete(store, rule, in_flight):
+        log.info(
+            "series-resent" if sealed.revision is None else "series-sealed",
+            source=sealed.source,
+            associations=[shortened(name) for name in sealed.associations],
+            series=sealed.series_id,
+            revision=sealed.revision,
+            study_instance_uid=sealed.study_instance_uid,
+            series_instance_uid=sealed.series_instance_uid,
+            instances=sealed.instances,
+            seconds=round(sealed.seconds, 3),
+        )
 
 
 def save_snapshot(store: Store, index: SearchIndex, folder: Path) -> None:
@@ -69,7 +114,7 @@ def save_snapshot(store: Store, index: SearchIndex, folder: Path) -> None:
         with _saving:
             index.save(folder)
     except OSError as error:
-        log.error("index snapshot not written, the last one stands: %s", error.strerror)
+        log.error("index-snapshot-not-written", error=error.strerror)
         return
     with store.write() as connection:
         counters.set_gauge(connection, "index_snapshot", float(len(index)))
@@ -90,7 +135,7 @@ def purge(config: Config, store: Store, spool: Spool) -> int:
             break
         removed += _remove(spool, chosen)
     if removed:
-        log.info("spool: %d judged files purged", removed)
+        log.info("spool-purged", files=removed)
     return removed
 
 
@@ -102,10 +147,55 @@ def check_recall(store: Store, index: SearchIndex) -> float:
     return recall
 
 
+def check_audit(store: Store, head_file: Path) -> int:
+    """Count what ``diptych audit verify`` finds."""
+    with store.read() as connection:
+        problems = len(verify.verify(connection, head_file).problems)
+    with store.write() as connection:
+        counters.set_gauge(connection, "diptych_audit_problems", float(problems))
+    if problems:
+        log.error("audit-problems", problems=problems, advice="`diptych audit verify` names them")
+    return problems
+
+
+def audit_main(config: Config) -> None:
+    """The process of one audit check."""
+    os.nice(AUDIT_NICE)
+    store = Store(config.database_url)
+    _guarded(lambda: check_audit(store, config.data / "audit-heads.jsonl"))()
+
+
 def write_size(store: Store, index: SearchIndex) -> None:
     """Export how many vectors can be found."""
     with store.write() as connection:
         counters.set_gauge(connection, "diptych_index_vectors", float(len(index)))
+
+
+def _until_audit(store: Store, interval: float) -> float:
+    """Seconds: soon after a start if it is due or found something, since that may be repaired."""
+    soon = min(interval, FIRST_AUDIT_SECONDS)
+    with store.read() as connection:
+        value, _, at = counters.read_gauges(connection).get("diptych_audit_problems", (1.0, "", 0))
+    return soon if value else max(soon, interval - (now() - at) / 1e6)
+
+
+class _Auditing:
+    """One check at a time, in a process of its own: it takes long, and a stop need not wait."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._process: Any = None
+
+    def __call__(self) -> None:
+        if self._process is not None and self._process.is_alive():
+            return
+        settings = replace(logs.configured(), process="audit")
+        self._process = multiprocessing.get_context("spawn").Process(
+            target=child_main,
+            args=(os.getpid(), "diptych-audit", settings, AUDIT, None, (self._config,)),
+            daemon=True,
+        )
+        self._process.start()
 
 
 def _remove(spool: Spool, locators: list[str]) -> int:
@@ -119,6 +209,6 @@ def _guarded(job: Callable[[], object]) -> Callable[[], None]:
         try:
             job()
         except StoreError as error:
-            log.error("job not done this time: %s", error)
+            log.error("job-skipped", error=str(error))
 
     return run

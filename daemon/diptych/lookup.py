@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ from diptych.judge.ladder import LayoutHit, SliceHit
 from diptych.judge.layout import Layout, layout
 from diptych.judge.policy import SURE, Policy
 from diptych.judge.verify import verify
+from diptych.log import get_logger
 from diptych.search.archive import SearchIndex
 from diptych.search.index import MISSING, Hits, How
 from diptych.search.layouts import Layouts
@@ -39,7 +39,7 @@ from diptych.search.neighbours import nearest
 from diptych.volume.orient import canonical_slices
 from diptych.volume.value import Volume
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def read_proxy(content: bytes | None) -> proxy.Proxy | None:
     try:
         return proxy.decode(content) if content else None
     except StoreError as error:
-        log.warning("proxy-unreadable", extra={"reason": str(error)})
+        log.warning("proxy-unreadable", error=str(error))
         return None
 
 

@@ -50,6 +50,14 @@ COMMITMENTS = ("committed", "failed")
 LABELS = ("modality", "body_part")
 LABEL_AUDITS = ("agrees", "disagrees", "unlabelled", "too-few")
 
+CHECKS = (
+    "diptych_audit_problems",
+    "diptych_index_recall",
+    "diptych_index_vectors",
+    "diptych_provider_fallback",
+)
+"""Gauges that are read at their own time, not at the scrape, and kept in SQL."""
+
 # Seconds; a stage of a small series takes milliseconds, a 2,000-slice CT minutes.
 DURATION_BUCKETS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
 
@@ -190,12 +198,53 @@ GAUGES = {
             "Requests for storage commitment not yet reported.",
             {},
         ),
+        Metric(
+            "diptych_commitment_oldest_pending_seconds",
+            "Age of the oldest request for storage commitment not yet reported.",
+            {},
+        ),
+        Metric(
+            "diptych_last_receipt_timestamp_seconds",
+            "When the newest instance was acknowledged, Unix time; none without an instance.",
+            {"source": None},
+        ),
+        Metric(
+            "diptych_alert_duplicate_ratio_limit",
+            "Share of duplicates to alert at, from the configuration.",
+            {"source": None},
+        ),
+        Metric(
+            "diptych_alert_minimum_series",
+            "Screenable series below which a share says nothing, from the configuration.",
+            {"source": None},
+        ),
+        Metric(
+            "diptych_alert_silent_seconds",
+            "Seconds without an instance to alert after, from the configuration; 0: never.",
+            {"source": None},
+        ),
         Metric("diptych_spool_free_bytes", "Bytes free on the spool's file system.", {}),
+        Metric("diptych_spool_free_bytes_limit", "Free bytes below which nothing is accepted.", {}),
         Metric("diptych_spool_bytes", "Bytes of pixels kept in the spool.", {}),
         Metric("diptych_quarantine_files", "Files in quarantine.", {}),
         Metric("diptych_index_vectors", "Vectors in the index.", {}),
         Metric("diptych_index_recall", "Recall@1 of HNSW against an exact scan, last check.", {}),
         Metric("diptych_index_snapshot_age_seconds", "Age of the last index snapshot.", {}),
+        Metric(
+            "diptych_audit_problems",
+            "What `diptych audit verify` finds changed, last check.",
+            {},
+        ),
+        Metric(
+            "diptych_provider_fallback",
+            "1 when ONNX Runtime was installed for a GPU and the model runs on the CPU.",
+            {},
+        ),
+        Metric(
+            "diptych_check_timestamp_seconds",
+            "When a reading that is not taken at the scrape was taken, Unix time.",
+            {"check": CHECKS},
+        ),
         Metric("diptych_ready", "1 when /readyz answers 200.", {}),
     )
 }

@@ -53,6 +53,8 @@ COLUMNS = (
     "created_at",
 )
 
+_FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r")
+
 _COLOURS = {
     "exact": "bold red",
     "near-duplicate": "red",
@@ -89,12 +91,22 @@ def console() -> Console:
 
 
 def spreadsheet(rows: Iterable[Mapping[str, Any]]) -> str:
-    """CSV with a heading line; flags are parted by spaces, what is null is empty."""
+    """CSV with a heading line; flags are parted by spaces, what is null is empty.
+
+    UIDs and modalities are senders' texts. One that a spreadsheet would take for a formula has an
+    apostrophe before it.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**row, "flags": " ".join(row["flags"])} for row in rows)
+    for row in rows:
+        cells = {**row, "flags": " ".join(row["flags"])}
+        writer.writerow({name: _no_formula(cell) for name, cell in cells.items()})
     return text.getvalue()
+
+
+def _no_formula(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_BEGINS) else cell
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ TLS 1.2 and 1.3; of TLS 1.2 only the suites that RFC 9325 section 4.2 recommends
 
 from __future__ import annotations
 
-import logging
 import ssl
 import time
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from diptych.errors import ConfigError
+from diptych.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # RFC 9325 section 4.2: forward secrecy and authenticated encryption.
 _SUITES_OF_TLS_1_2 = (
@@ -52,10 +52,10 @@ class Certificates:
             if found != self._seen:
                 try:
                     self._context = self._read()
-                    log.info("TLS: certificates of [%s] read again", self._section)
+                    log.info("certificates-read", section=self._section)
                     self._seen = found
                 except ConfigError as error:
-                    log.error("TLS: still using the certificates read before: %s", error)
+                    log.error("certificates-refused", section=self._section, error=str(error))
         return self._context
 
     def for_asyncio(self) -> ssl.SSLContext:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -12,14 +11,11 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from sqlalchemy.exc import DataError, IntegrityError
-
 from diptych import jobs, policies
-from diptych import log as logs
 from diptych.active import model_in_use
 from diptych.audit import archive, counters, indexing, models, work
 from diptych.audit import layouts as stored_layouts
-from diptych.audit.store import Store
+from diptych.audit.store import Refused, Store
 from diptych.config import Config
 from diptych.embed.session import Embedder
 from diptych.errors import DiptychError, IndexCorrupt, StoreError
@@ -28,6 +24,7 @@ from diptych.judge.layout import DIMENSION as LAYOUT_DIMENSION
 from diptych.judge.layout import VERSION as LAYOUT_VERSION
 from diptych.judge.layout import Layout, layout, smoothed
 from diptych.judge.policy import Policy
+from diptych.log import get_logger
 from diptych.lookup import Indexes, read_proxy
 from diptych.pipeline import Pipeline
 from diptych.receive.spool import Spool
@@ -36,7 +33,7 @@ from diptych.search.archive import SearchIndex
 from diptych.search.layouts import Layouts
 from diptych.volume.decoders import DecoderPool
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 IDLE_SECONDS = 0.1
 # A claim lapses after this long without a heartbeat, and then belongs to whoever asks.
@@ -54,7 +51,6 @@ def main(config: Config, name: str, started: Connection) -> None:
 
     ``started`` hears True when judging can begin, or in words why never.
     """
-    logs.configure(config.log.level, "worker")
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     store = Store(config.database_url)
@@ -78,7 +74,7 @@ def main(config: Config, name: str, started: Connection) -> None:
         )
     except StoreError as error:
         # It may pass: the supervisor starts this process again.
-        log.error("cannot begin: %s", error)
+        log.error("judging-cannot-begin", error=str(error))
         sys.exit(1)
     except DiptychError as error:
         started.send(str(error))
@@ -86,14 +82,16 @@ def main(config: Config, name: str, started: Connection) -> None:
     with store.write() as connection:
         said = f"{embedder.model.name} {embedder.fingerprint} {embedder.provider}"
         counters.set_gauge(connection, "model_info", 1, said)
+        counters.set_gauge(connection, "diptych_provider_fallback", float(embedder.fell_back))
         counters.set_gauge(connection, "diptych_index_vectors", len(indexes.slices))
         left = models.coverage(connection, embedder.fingerprint).missing
     if left:
         log.error(
-            "%d cases are embedded by another model only and are found by their pixels alone: "
-            "`diptych model use %s` embeds them",
-            left,
-            embedder.model.name,
+            "cases-not-embedded",
+            cases=left,
+            model=embedder.model.name,
+            advice="they are found by their pixels alone: "
+            f"`diptych model use {embedder.model.name}` embeds them",
         )
     spool = Spool(config.spool_folder, config.source_names())
     decode = config.decode
@@ -142,7 +140,7 @@ def open_index(
         if loaded is not None:
             hnsw, watermark = loaded[0], loaded[1].watermark
     except IndexCorrupt as error:
-        log.error("index snapshot refused, building from the database: %s", error)
+        log.error("index-snapshot-refused", error=str(error))
     index = SearchIndex(
         embedder.dimension,
         embedder.fingerprint,
@@ -157,7 +155,7 @@ def open_index(
     ):
         index.add(keys, vectors)
     if len(index) != len(wanted):  # a snapshot that lost vectors below its watermark
-        log.error("index holds %d of %d vectors, building it anew", len(index), len(wanted))
+        log.error("index-incomplete", vectors=len(index), wanted=len(wanted))
         return rebuild(config, store, embedder, fingerprint_id)
     return index
 
@@ -192,7 +190,7 @@ def make_layouts(store: Store) -> None:
                     stored_layouts.add(connection, key, LAYOUT_VERSION, vector)
                     made += 1
     if made:
-        log.info("made the layouts of %d earlier cases", made)
+        log.info("layouts-made", cases=made)
 
 
 def open_layouts(config: Config, store: Store) -> Layouts:
@@ -243,7 +241,7 @@ class _Notes:
             # Forgetting is rare: a fresh build also gives the memory of removed vectors back.
             pipeline.indexes = self._build()
             slices = pipeline.indexes.slices
-            log.info("index built anew: %d vectors", len(slices))
+            log.info("index-built-anew", vectors=len(slices))
             # The snapshot on disk would keep the forgotten vectors.
             jobs.save_snapshot(self._store, slices, self._folder)
             snapshot.discard_others(self._folder, slices.fingerprint)
@@ -261,9 +259,9 @@ class _Notes:
 
     def _resolve(self, chosen: Definition) -> Policy:
         policy = policies.resolve(self._store, chosen, self._d_max)
-        log.info("judging by policy %s, d_max %.4f", policy.label, policy.d_max)
+        log.info("policy-in-use", policy=policy.label, d_max=round(policy.d_max, 4))
         if policy.d_max != self._d_max:
-            log.warning("the policy has its own d_max; that of the model is %.4f", self._d_max)
+            log.warning("policy-has-own-d-max", policy=policy.label, of_model=round(self._d_max, 4))
         return policy
 
     def _read(self) -> tuple[int, int]:
@@ -287,13 +285,13 @@ def _judge_until(
             claimed = work.claim(store, name, LEASE_SECONDS, only)
             if claimed is None:
                 if only and notes.switched(only):
-                    log.info("another model is in use: beginning anew with it")
+                    log.info("model-switched")
                     return
                 stop.wait(IDLE_SECONDS)
                 continue
             _judge_one(store, pipeline, claimed, name, attempts)
         except StoreError as error:
-            log.error("judging waits: %s", error)
+            log.error("judging-waits", error=str(error))
             stop.wait(RETRY_SECONDS)
 
 
@@ -302,28 +300,16 @@ def _judge_one(
 ) -> None:
     try:
         if claimed.attempts > attempts:
-            log.error("series %d given up after %d attempts", claimed.series_id, attempts)
+            log.error("series-given-up", series=claimed.series_id, attempts=attempts)
             pipeline.give_up(claimed, f"{attempts} attempts ended without a verdict")
             return
-        began = time.perf_counter()
-        for case in pipeline.judge(claimed):
-            if case.principal:
-                log.info(
-                    "series %d revision %d: %s%s, %d slices, %.2f s",
-                    claimed.series_id,
-                    claimed.number,
-                    case.relation,
-                    f" ({case.reason})" if case.reason else "",
-                    case.slices,
-                    time.perf_counter() - began,
-                )
+        pipeline.judge(claimed)
     except StoreError as error:
         # A database that is away is not the series' fault; a row it refuses is.
-        passing = not isinstance(error.__cause__, (DataError, IntegrityError))
-        work.release(store, name, forgive=passing)
+        work.release(store, name, forgive=not isinstance(error, Refused))
         raise
     except Exception:
         # A bug of ours must not stop the queue: the attempt counts, the log says where.
-        log.exception("series %d: attempt %d failed", claimed.series_id, claimed.attempts)
+        log.exception("judging-failed", series=claimed.series_id, attempt=claimed.attempts)
         work.release(store, name, forgive=False)
         time.sleep(RETRY_SECONDS if claimed.attempts < attempts else 0)

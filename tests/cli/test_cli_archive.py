@@ -66,7 +66,7 @@ def test_index_verify_and_rebuild_while_a_daemon_runs(diptych: Diptych, archive:
     assert diptych("index", "verify", "--data", archive.data).returncode == 0
     done = diptych("index", "rebuild", "--data", archive.data)
     assert (done.returncode, done.stdout) == (0, "asked the running daemon to rebuild its index\n")
-    archive.daemon.wait_until(lambda: "index built anew" in archive.daemon.log(), "rebuilt")
+    archive.daemon.wait_until(lambda: "index-built-anew" in archive.daemon.log(), "rebuilt")
 
 
 def test_a_case_forgotten_under_a_running_daemon_is_matched_by_nothing_again(

@@ -53,7 +53,7 @@ def test_a_daemon_judges_by_the_policy_in_use_and_a_replay_by_any(
     assert "a running daemon judges by it from the next series on" in said
     assert "it has its own d_max, 0.0001" in said
     assert "in use already" in run("policy", "use", "deaf/1")
-    daemon.wait_until(lambda: "judging by policy deaf/1" in daemon.log(), "the other policy")
+    daemon.wait_until(lambda: "policy-in-use policy=deaf/1" in daemon.log(), "the other policy")
     deliver(daemon, grainy(original, seed=1))
     judged(daemon, 3)
     assert last_verdict(daemon)["relation"] == "unique"

@@ -102,6 +102,15 @@ def test_the_provider_is_named(embedder):
     assert embedder.provider in ("CPUExecutionProvider", "CUDAExecutionProvider")
 
 
+def test_a_runtime_for_cuda_without_a_device_says_that_it_fell_back(embedder, monkeypatch):
+    assert not embedder.fell_back
+    both = [session.CUDA, "CPUExecutionProvider"]
+    monkeypatch.setattr(session.ort, "get_available_providers", lambda: both)
+    # ONNX Runtime itself still has none: it warns and runs on the CPU, as without a device.
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"):
+        assert Embedder(load_model(), threads=1).fell_back
+
+
 def test_a_wrong_dimension_is_refused_in_words():
     model = load_model()
     with pytest.raises(ModelError, match=rf"\(n, 7\), the file says \(n, {model.dimension}\)"):

@@ -47,7 +47,7 @@ def test_a_peer_that_another_authority_vouches_for_gets_nothing_until_it_is_the_
     with storescp(tmp_path / "onward", port, *_served(foreign)):
         assert send(daemon.port, series(2, seed=2)) == [0x0000] * 2
         daemon.wait_until(lambda: daemon.metric(NO_TLS) >= 2, "tried twice", 30)
-    assert "forward to archive: no TLS with 127.0.0.1" in daemon.log()
+    assert 'forward-waits destination=archive error="no TLS with 127.0.0.1' in daemon.log()
     assert re.search("self-signed certificate|unable to get local issuer", daemon.log())
     assert not any((tmp_path / "onward").iterdir())
     with storescp(tmp_path / "onward", port, *_served(authority)):
@@ -143,7 +143,11 @@ def test_the_report_of_a_commitment_goes_over_tls_or_waits(
     assert send(daemon.port, slices) == [0x0000] * 2
     with modality.listening():
         _, transaction = modality.ask(daemon.port, references(slices))
-        daemon.wait_until(lambda: "is not delivered (no TLS with" in daemon.log(), "refused", 30)
+        daemon.wait_until(
+            lambda: 'commitment-not-delivered source=default error="no TLS with' in daemon.log(),
+            "refused",
+            30,
+        )
         assert modality.reports == {}
     with modality.listening(_server(authority)):
         daemon.wait_until(lambda: modality.reports.get(transaction), "reported", 60)

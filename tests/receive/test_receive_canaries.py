@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 from pydicom._dicom_dict import DicomDictionary
@@ -42,7 +43,15 @@ KEPT = (0x0008, 0x0028)
 KEPT_TAGS = (0x00080008, 0x00080060, 0x00200032, 0x00200037, 0x00280030, 0x00281052, 0x00281053)
 
 
-def test_canaries_in_every_text_attribute_appear_nowhere(plain: Daemon) -> None:
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_canaries_in_every_text_attribute_appear_nowhere(
+    make_daemon: Callable[..., Daemon], form: str
+) -> None:
+    plain = make_daemon(
+        DIPTYCH_SERIES__ASSOCIATION_SECONDS="2",
+        DIPTYCH_LOG__FORMAT=form,
+        DIPTYCH_LOG__LEVEL="DEBUG",
+    ).start()
     good, unread = _instance(), _instance()
     uid = good.SOPInstanceUID
     peer = Peer(plain.port, calling="CANARIES")
@@ -71,6 +80,8 @@ def test_canaries_in_every_text_attribute_appear_nowhere(plain: Daemon) -> None:
         said += done.stdout + done.stderr
     said += "".join(peer.comments)
     assert len(peer.comments) == 2
+    for event in ("store-refused", "association-ended", "series-sealed", "verdict"):
+        assert event in plain.log()
     for secret in (CANARY.lower(), "1.2.77777", uid):
         assert secret not in said.lower(), secret
 

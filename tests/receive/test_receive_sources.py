@@ -53,7 +53,7 @@ def test_an_unknown_calling_ae_title_is_rejected_and_the_log_says_how_to_allow_i
     # Rejected permanent, service user, calling AE title not recognised (PS3.8 table 9-21).
     answer = association.acceptor.primitive
     assert (answer.result, answer.result_source, answer.diagnostic) == (1, 1, 3)
-    line = _line_with(configured, '"STRANGER"')
+    line = _line_with(configured, "STRANGER")
     assert '[[source]] name = "…", ae_titles = ["STRANGER"], networks = ["127.0.0.1"]' in line
     configured.wait_until(lambda: configured.metric(REJECTED) == before + 1, "counted", 5)
 
@@ -199,7 +199,7 @@ def _line_with(daemon: Daemon, text: str) -> str:
         f"{text} logged",
         5,
     )
-    assert "rejected: calling AE title" in found
+    assert "association-rejected reason=calling-ae" in found
     return found
 
 

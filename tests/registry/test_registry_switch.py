@@ -175,7 +175,7 @@ def test_who_starts_under_a_model_that_never_saw_the_archive_is_told_so(
     # The command embeds beside the daemon, which then builds its index anew.
     done = diptych("model", "use", "tiny", DIPTYCH_MODEL__NAME="tiny")
     assert done.returncode == 0, done.stderr
-    daemon.wait_until(lambda: "index built anew: 10 vectors" in daemon.log(), "built anew")
+    daemon.wait_until(lambda: "index-built-anew vectors=10" in daemon.log(), "built anew")
     deliver(daemon, grainy(original))
     judged(daemon, 2)
     assert last_verdict(daemon)["relation"] == "near-duplicate"

@@ -129,7 +129,7 @@ def test_certificates_and_authorities_are_read_again_without_a_restart(
     assert not answered(second, first)
     files[1].write_text("no key\n")
     daemon.wait_until(
-        lambda: answered(second, second) and "still using the certificates" in daemon.log(),
+        lambda: answered(second, second) and "certificates-refused" in daemon.log(),
         "said",
         10,
     )

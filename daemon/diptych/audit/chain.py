@@ -122,13 +122,22 @@ def write_head(path: Path, seq: int, hash_: str) -> None:
             os.close(folder)
 
 
-def check_head(connection: Connection, path: Path) -> list[str]:
-    """Whether every head written outside is still part of the chain, in words."""
+def written(path: Path) -> int:
+    """Bytes of heads in the file; asked before the chain is read, what they name is in it."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def check_head(connection: Connection, path: Path, end: int) -> list[str]:
+    """Whether every head written outside is still part of the chain, in words.
+
+    ``end``: of :func:`written` before ``connection`` read anything; a head that came later names an
+    event that its snapshot does not hold.
+    """
     problems: list[str] = []
     gone: list[int] = []
     rewritten: list[int] = []
     newest = 0
-    for heads in _heads(path, problems):
+    for heads in _heads(path, problems, end):
         stored = {
             int(row.seq): row.hash
             for row in connection.execute(
@@ -157,14 +166,15 @@ def check_head(connection: Connection, path: Path) -> list[str]:
     return problems
 
 
-def _heads(path: Path, problems: list[str]) -> Iterator[list[tuple[int, str]]]:
+def _heads(path: Path, problems: list[str], end: int) -> Iterator[list[tuple[int, str]]]:
     """The heads in the file, in parts; what is no head is added to ``problems``."""
     if not path.exists():
         return
     part: list[tuple[int, str]] = []
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):  # being written, or torn by a crash
+            end -= len(line)
+            if end < 0 or not line.endswith(b"\n"):  # later, being written, or torn by a crash
                 break
             try:
                 said = json.loads(line)

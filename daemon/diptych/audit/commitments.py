@@ -233,13 +233,14 @@ def give_up(store: Store, request: Request) -> None:
         _drop_forgotten(connection, request)
 
 
-def pending(connection: Connection) -> int:
-    """Requests not yet reported."""
-    return int(
-        connection.execute(
-            select(func.count()).where(commitment.c.status.in_([Status.OPEN, Status.DECIDED]))
-        ).scalar_one()
-    )
+def pending(connection: Connection) -> tuple[int, int | None]:
+    """Requests not yet reported, and when the oldest of them came."""
+    number, oldest = connection.execute(
+        select(func.count(), func.min(commitment.c.received_at)).where(
+            commitment.c.status.in_([Status.OPEN, Status.DECIDED])
+        )
+    ).one()
+    return int(number), oldest
 
 
 def promised() -> ColumnElement[bool]:

@@ -62,14 +62,18 @@ class _Said:
 
 
 def verify(connection: Connection, head_file: Path) -> Verified:
-    """Walk the chain, then hold every verdict, its matches and its evidence against it."""
+    """Walk the chain, then hold every verdict, its matches and its evidence against it.
+
+    ``connection`` has read nothing yet, so that what others write meanwhile is not seen at all.
+    """
     with _any_text(connection):
         return _verify(connection, head_file)
 
 
 def _verify(connection: Connection, head_file: Path) -> Verified:
+    written = chain.written(head_file)
     problems, events, head = chain.walk(connection)
-    problems += chain.check_head(connection, head_file)
+    problems += chain.check_head(connection, head_file, written)
     said = _Said()
     problems += _read(connection, said)
     problems += _policies(connection, said)

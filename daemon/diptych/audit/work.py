@@ -23,6 +23,9 @@ from diptych.audit.schema import association, blob, instance, receipt, revision,
 from diptych.audit.store import Store, now
 
 MICROSECONDS = 1_000_000
+# Of a series, by which its events can be followed to those of its associations.
+MOST_ASSOCIATIONS = 4
+NEWEST_RECEIPTS = 1000
 
 
 class Status(StrEnum):
@@ -70,10 +73,27 @@ class Work:
     sealed_at: int
     attempts: int
     instances: tuple[InstanceRow, ...]
+    associations: tuple[str, ...] = ()
 
 
-def seal_complete(store: Store, rule: Quiet, in_flight: Mapping[str, int]) -> int:
-    """Seal every complete series; returns how many revisions that made.
+@dataclass(frozen=True)
+class Sealed:
+    """A series that became complete. revision None: a re-send, nothing to judge. instances:
+    received since it was last complete, within ``seconds``. associations: names of the last ones,
+    the newest first."""
+
+    series_id: int
+    source: str
+    study_instance_uid: str | None
+    series_instance_uid: str | None
+    revision: int | None
+    instances: int
+    seconds: float
+    associations: tuple[str, ...]
+
+
+def seal_complete(store: Store, rule: Quiet, in_flight: Mapping[str, int]) -> list[Sealed]:
+    """Seal every complete series.
 
     ``in_flight``: association name → when its unfinished transfer began (UTC microseconds).
     """
@@ -94,10 +114,12 @@ def seal_complete(store: Store, rule: Quiet, in_flight: Mapping[str, int]) -> in
             if row.receiving_since <= overdue
             or not _may_still_grow(connection, row.id, rule, in_flight, at)
         ]
-    made = 0
+    made = []
     for series_id in candidates:
         with store.write() as connection:
-            made += _seal(connection, series_id, quiet)
+            sealed = _seal(connection, series_id, quiet)
+        if sealed is not None:
+            made.append(sealed)
     return made
 
 
@@ -122,13 +144,28 @@ def _may_still_grow(
     return False
 
 
-def _seal(connection: Connection, series_id: int, quiet: ColumnElement[bool]) -> int:
+def _seal(connection: Connection, series_id: int, quiet: ColumnElement[bool]) -> Sealed | None:
     """receiving → SEALED, or → a counted re-send."""
     row = connection.execute(
         select(series).where(series.c.id == series_id, series.c.receiving, quiet)
     ).one_or_none()
     if row is None:  # a slice arrived in between
-        return 0
+        return None
+    came = connection.execute(
+        select(func.count()).where(
+            receipt.c.series_id == series_id, receipt.c.received_at >= row.receiving_since
+        )
+    ).scalar_one()
+    sealed = Sealed(
+        series_id,
+        row.source,
+        row.study_instance_uid,
+        row.series_instance_uid,
+        row.revisions if row.new_content else None,
+        came,
+        (row.last_received_at - row.receiving_since) / MICROSECONDS,
+        _associations(connection, series_id),
+    )
     ended = {"receiving": False, "new_content": False}
     if not row.new_content:
         connection.execute(
@@ -136,7 +173,7 @@ def _seal(connection: Connection, series_id: int, quiet: ColumnElement[bool]) ->
         )
         counters.increment(connection, "diptych_resends_total", {"source": row.source})
         chain.append(connection, "resend", {"series": series_id, "source": row.source})
-        return 0
+        return sealed
     last_instance = connection.execute(
         select(func.max(instance.c.id)).where(instance.c.series_id == series_id)
     ).scalar_one()
@@ -156,7 +193,26 @@ def _seal(connection: Connection, series_id: int, quiet: ColumnElement[bool]) ->
     )
     if row.revisions == 0:
         counters.increment(connection, "diptych_series_total", {"source": row.source})
-    return 1
+    return sealed
+
+
+def _associations(connection: Connection, series_id: int) -> tuple[str, ...]:
+    """Names of the associations that last delivered to the series, the newest first."""
+    newest = (
+        select(receipt.c.association_id, receipt.c.received_at)
+        .where(receipt.c.series_id == series_id)
+        .order_by(receipt.c.received_at.desc())
+        .limit(NEWEST_RECEIPTS)
+        .subquery()
+    )
+    names = (
+        select(association.c.name)
+        .join(newest, newest.c.association_id == association.c.id)
+        .group_by(association.c.name)
+        .order_by(func.max(newest.c.received_at).desc())
+        .limit(MOST_ASSOCIATIONS)
+    )
+    return tuple(connection.execute(names).scalars())
 
 
 def claim(
@@ -221,6 +277,7 @@ def claim(
                 )
                 for i in (row._mapping for row in instances)
             ),
+            associations=_associations(connection, row.series_id),
         )
 
 
@@ -294,3 +351,14 @@ def pending(connection: Connection) -> tuple[int, int | None]:
     )
     rows = [*connection.execute(receiving), *connection.execute(waiting)]
     return len({row[0] for row in rows}), min((row[1] for row in rows), default=None)
+
+
+def last_received(connection: Connection, since: int) -> dict[str, int]:
+    """Source → when its newest instance came, of those that came at ``since`` or later."""
+    rows = connection.execute(
+        select(series.c.source, func.max(series.c.last_received_at))
+        # Both values, so that the index on (receiving, last_received_at) is used.
+        .where(series.c.receiving.in_([False, True]), series.c.last_received_at >= since)
+        .group_by(series.c.source)
+    )
+    return {row[0]: row[1] for row in rows}

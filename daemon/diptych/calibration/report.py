@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from diptych.calibration.figures import Figures, Rate, Row, named
 from diptych.calibration.strangers import MOST_STUDIES, LeftOut
 from diptych.evaluate.answers import DUPLICATE
 from diptych.judge.policy import Policy
+from diptych.log import printable
 
 NAMED = 20
 """Cases and pairs named in the text; JSON has all."""
@@ -165,7 +167,8 @@ def _table(figures: Figures) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     modalities = list(figures.clean.modalities)
     for heading in ("query", "all", *modalities):
-        table.add_column(heading, no_wrap=True)
+        # Modalities are senders' texts: no markup, no control characters.
+        table.add_column(Text(printable(heading)), no_wrap=True)
     found = {named(transform): f"{hits} of {of}" for transform, hits, of in figures.found}
     if found:
         table.add_column("copies found", no_wrap=True)

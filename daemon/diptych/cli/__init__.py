@@ -19,6 +19,7 @@ from diptych.cli import (
     backing,
     calibrating,
     configuration,
+    database,
     evaluating,
     forwarding,
     judging,
@@ -28,6 +29,7 @@ from diptych.cli import (
     screening,
     selftest,
     similar,
+    why,
 )
 
 app = typer.Typer(
@@ -63,6 +65,7 @@ app.command("pull")(pulling.run_pull)
 app.command()(archive.forget)
 app.command()(node.conformance)
 app.command("doctor")(node.run_doctor)
+app.command("log-id")(node.log_id)
 app.command("backup")(backing.run_backup)
 app.command("restore")(backing.run_restore)
 app.add_typer(archive.audit_app, name="audit")
@@ -71,4 +74,6 @@ app.add_typer(forwarding.app, name="forward")
 app.add_typer(model.app, name="model")
 app.add_typer(judging.policy_app, name="policy")
 app.add_typer(configuration.app, name="config")
+app.add_typer(database.app, name="db")
 app.add_typer(selftest.app, name="selftest")
+app.add_typer(why.app, name="why")

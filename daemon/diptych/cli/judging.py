@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tomli_w
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from diptych import reports
 from diptych.cli.common import (
@@ -23,6 +24,7 @@ from diptych.cli.common import (
     open_store_if_any,
 )
 from diptych.errors import ModelError, UsageError
+from diptych.log import printable
 
 if TYPE_CHECKING:
     from diptych.audit.store import Store
@@ -222,13 +224,14 @@ def _tell(done: Replayed, title: str, dry_run: bool) -> None:
             cases.add_row(
                 str(stack.case_id),
                 stack.source,
-                stack.modality or "–",
+                # A sender's text: no markup, no control characters.
+                Text(printable(stack.modality or "–")),
                 stack.relation,
                 one.relation,
                 f"{_dash(stack.matched_case_id)} → {_dash(one.matched_case_id)}"
                 if stack.matched_case_id != one.matched_case_id
                 else _dash(one.matched_case_id),
-                one.detail,
+                Text(one.detail),
             )
         _print(cases)
         if len(done.changed) > NAMED:

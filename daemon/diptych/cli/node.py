@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ from typing import Annotated
 import typer
 
 from diptych import log as logs
-from diptych.cli.common import ENVIRONMENT, ConfigOption, DataOption, in_words, load
+from diptych.cli.common import ENVIRONMENT, ConfigOption, DataOption, in_words, load, open_store
 
 
 def serve(
@@ -33,18 +34,42 @@ def serve(
     ] = None,
 ) -> None:
     """Receive series over DICOM and judge them, until SIGTERM or Ctrl-C."""
-    stop = threading.Event()
+    stop, hung_up = threading.Event(), threading.Event()
     # First of all: a stop that comes while libraries are loaded is a clean stop as well.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    # A terminal that goes away ends what runs in it; of a daemon a hang-up asks to read again.
+    signal.signal(signal.SIGHUP, lambda *_: (stop if sys.stderr.isatty() else hung_up).set())
     dicom = {"port": dicom_port, "ae_title": ae_title}
     with in_words():
         chosen = load(data, config, dicom=dicom, http={"port": http_port})
-        logs.configure(chosen.log.level, "supervisor")
+        logs.configure(logs.Settings("supervisor", **chosen.log.model_dump()))
         from diptych import service
 
+        def level() -> str | None:
+            if not hung_up.is_set():
+                return None
+            hung_up.clear()
+            return load(data, config).log.level
+
         if not stop.is_set():
-            service.run(chosen, stop)
+            service.run(chosen, stop, level=level)
+
+
+def log_id(
+    uids: Annotated[list[str], typer.Argument(metavar="UID...", help="As it is in the data set.")],
+    data: DataOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Print what stands in this archive's log for a UID: `journalctl -u diptych | grep ID`."""
+    with in_words():
+        from diptych.audit import archive
+
+        store = open_store(load(data, config))
+        with store.read() as connection:
+            key = archive.hmac_key(connection)
+        for uid in uids:
+            typer.echo(logs.identifier(key, uid))
 
 
 def demo(

@@ -82,7 +82,7 @@ def run_pull(
         from diptych.tls import Caller
 
         chosen = load(data, config)
-        logs.configure("WARNING", "pull")
+        logs.configure(logs.Settings("pull", **chosen.log.model_dump() | {"level": "WARNING"}))
         days = _day("--since", since), _day("--until", until or since)
         if days[1] < days[0]:
             raise UsageError("--until is before --since")

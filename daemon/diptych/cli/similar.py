@@ -129,11 +129,16 @@ def _table(answer: Answer) -> Table:
             f"{row['hits']}/{answer.asked}",
             str(row["round"]),
             f"{row['nearest']:.4f}",
-            *(printable(str(row[name] or "–")) for name in ("modality", "body_part", "source")),
+            *(_text(row[name]) for name in ("modality", "body_part", "source")),
             str(row["slices"]),
             row["received_at"][:10],
         )
     return table
+
+
+def _text(value: str | None) -> Text:
+    """A sender's: no markup, no control characters."""
+    return Text(printable(value or "–"))
 
 
 _HEADINGS = (

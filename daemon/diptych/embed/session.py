@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import logging
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from diptych.embed.manifest import ModelEntry
 from diptych.embed.prepare import normalise
 from diptych.errors import ModelError
+from diptych.log import get_logger
 
 BATCH = 16
 """Slices per run: as fast as 32 on a CPU, and a short series fills up less."""
@@ -20,7 +20,9 @@ BATCH = 16
 SHORTEST = 1e-6
 """Length of a model's answer below which it has no direction."""
 
-_LOG = logging.getLogger(__name__)
+CUDA = "CUDAExecutionProvider"
+
+log = get_logger(__name__)
 
 
 class Embedder:
@@ -28,7 +30,8 @@ class Embedder:
 
     ``threads`` is the number of cores one run may use (0: ONNX Runtime decides). Spinning is off:
     a worker that waits for slices must not take the receiver's core. The provider is CUDA where
-    ONNX Runtime was built with it and a device answers, else the CPU.
+    ONNX Runtime was built with it and a device answers, else the CPU; ``fell_back``: it was built
+    with CUDA, and no device answered.
     Raises ModelError for a wrong checksum, a graph that is not what the manifest says, or two ONNX
     Runtimes installed over each other.
     """
@@ -45,7 +48,9 @@ class Embedder:
         fixed = next(iter(self._session.get_inputs()[0].shape or []), None)
         self._batch: int = fixed if isinstance(fixed, int) else BATCH
         self.provider: str = self._session.get_providers()[0]
-        _LOG.info("model %s on %s", model.name, self.provider)
+        built_for_cuda = CUDA in ort.get_available_providers()
+        self.fell_back: bool = built_for_cuda and self.provider != CUDA
+        log.info("model-loaded", model=model.name, provider=self.provider)
 
     @property
     def dimension(self) -> int:
@@ -123,7 +128,7 @@ def _open(content: bytes, model: ModelEntry, threads: int) -> Any:
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    wanted = [CUDA, "CPUExecutionProvider"]
     available = ort.get_available_providers()
     try:
         return ort.InferenceSession(

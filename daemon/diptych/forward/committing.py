@@ -6,7 +6,6 @@ after a restart.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -26,11 +25,12 @@ from diptych.audit.store import Store, now
 from diptych.calling import NoTls, associate
 from diptych.config import Config, Forward, Requester
 from diptych.errors import StoreError
+from diptych.log import get_logger
 from diptych.receive import commitment
 from diptych.receive.listener import storage_sop_classes
 from diptych.receive.spool import Spool, content_sha256, data_set_offset
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 ROUND_SECONDS = 1.0
 # An archive is asked about what it took so long ago: one request for many instances.
@@ -54,9 +54,9 @@ def guarded(round_: Callable[[], None], stop: threading.Event) -> None:
         try:
             round_()
         except StoreError as error:
-            log.error("storage commitment waits: %s", error)
+            log.error("commitment-waits", error=str(error))
         except Exception:
-            log.exception("storage commitment: failed")
+            log.exception("commitment-failed")
             stop.wait(RETRY_SECONDS)
 
 
@@ -87,9 +87,7 @@ class Asking:
             return
         self._failures += 1
         pause = _pause(self._failures, where.retry_seconds, where.longest_retry_seconds)
-        log.warning(
-            "request for storage commitment to %s: %s; again in %.0f s", where.name, why, pause
-        )
+        log.warning("commitment-not-taken", destination=where.name, error=why, seconds=round(pause))
         self._not_before = time.monotonic() + pause
 
     def _ask(self, transaction_uid: str, references: list[tuple[str, str]]) -> bool:
@@ -193,7 +191,7 @@ class Answering:
         try:
             return content_sha256(path, data_set_offset(path))[0] == held.sha256
         except (OSError, StoreError) as error:
-            log.error("storage commitment: an instance cannot be read: %s", type(error).__name__)
+            log.error("commitment-unreadable", error=type(error).__name__)
             return False
 
     def _deliver(self, request: Request) -> None:
@@ -206,17 +204,17 @@ class Answering:
             delivered, why = False, str(error)
         if delivered:
             commitments.reported(self._store, request)
-            log.info("storage commitment reported to a requester of source %s", request.source)
+            log.info("commitment-reported", source=request.source)
         elif now() - request.received_at > commitments.UNDELIVERED_AFTER:
-            log.error("storage commitment: a report could not be delivered for a week")
+            log.error("commitment-given-up", source=request.source)
             commitments.give_up(self._store, request)
         else:
             pause = _pause(request.attempts + 1, RETRY_SECONDS, LONGEST_RETRY_SECONDS)
             log.warning(
-                "storage commitment: a report to source %s is not delivered (%s); again in %.0f s",
-                request.source,
-                why,
-                pause,
+                "commitment-not-delivered",
+                source=request.source,
+                error=why,
+                seconds=round(pause),
             )
             commitments.put_off(self._store, request, pause)
 

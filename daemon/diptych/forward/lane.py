@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Iterable
@@ -26,9 +25,10 @@ from diptych.audit.store import Store
 from diptych.calling import NoTls, associate
 from diptych.config import Forward
 from diptych.errors import StoreError
+from diptych.log import get_logger
 from diptych.receive.spool import Spool
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # How often the queue is looked at, and how long an association waits for more, in seconds.
 IDLE_SECONDS = 0.5
@@ -89,14 +89,16 @@ class Lane:
             except Away as error:
                 failures = 1 if self._sent else failures + 1
                 pause = self._pause(failures)
-                log.warning("forward to %s: %s; again in %.0f s", name, error, pause)
+                log.warning(
+                    "forward-waits", destination=name, error=str(error), seconds=round(pause)
+                )
                 self._count_failure(error.reason)
                 self._stop.wait(pause)
             except StoreError as error:
-                log.error("forward to %s waits: %s", name, error)
+                log.error("forward-waits", destination=name, error=str(error))
                 self._stop.wait(RETRY_SECONDS)
             except Exception:  # a bug of ours must not end the lane
-                log.exception("forward to %s: failed", name)
+                log.exception("forward-failed", destination=name)
                 failures += 1
                 self._stop.wait(self._pause(failures))
 
@@ -122,7 +124,7 @@ class Lane:
             if association.is_established:
                 association.release()
             if self._sent:
-                log.info("forward to %s: %d instances sent", self._destination.name, self._sent)
+                log.info("forwarded", destination=self._destination.name, instances=self._sent)
 
     def _associate(self, proposed: Iterable[tuple[str, str]]) -> Association:
         where = self._destination
@@ -173,7 +175,7 @@ class Lane:
         name = self._destination.name
         path = None if duty.locator is None else self._spool.path(duty.locator)
         if path is None or not path.exists():
-            log.error("forward to %s: the bytes of an instance are gone", name)
+            log.error("forward-lost", destination=name)
             forwards.lost(self._store, name, duty)
             return None
         if _kind(duty) not in accepted:
@@ -186,12 +188,18 @@ class Lane:
             self._hold(duty, None)
             raise Away("aborted", "no answer to a C-STORE")
         answer = int(response.Status)
+        log.debug(
+            "forward-answered",
+            destination=name,
+            status=f"0x{answer:04X}",
+            series=duty.series_id,
+        )
         if code_to_category(answer) in ("Success", "Warning"):
             return answer
         if answer & 0xFF00 == 0xA700:
             self._hold(duty, answer)
             raise Away("resources", f"it answers 0x{answer:04X}, out of resources")
-        log.warning("forward to %s: an instance is refused with 0x%04X", name, answer)
+        log.warning("forward-refused", destination=name, status=f"0x{answer:04X}")
         self._refuse(duty, answer, "refused")
         return None
 
@@ -215,7 +223,7 @@ class Lane:
         try:
             forwards.failed(self._store, self._destination.name, reason)
         except StoreError as error:
-            log.error("not counted: %s", error)
+            log.error("forward-not-counted", error=str(error))
 
     def _due(self) -> list[Duty]:
         where = self._destination

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 from multiprocessing.connection import Connection
 
-from diptych import log as logs
 from diptych.audit.store import Store
 from diptych.config import Config
 from diptych.forward.committing import Answering, Asking, guarded
 from diptych.forward.lane import Lane
+from diptych.log import get_logger
 from diptych.receive import pynetdicom_hooks
 from diptych.receive.spool import Spool
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # What is on its way when the daemon stops may still be answered.
 STOP_SECONDS = 3.0
@@ -23,7 +22,6 @@ STOP_SECONDS = 3.0
 
 def main(config: Config, name: str, started: Connection) -> None:
     """Run until SIGTERM; what was not answered by then is sent again after the next start."""
-    logs.configure(config.log.level, "forward")
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     pynetdicom_hooks.send_files_as_they_are()
@@ -41,7 +39,7 @@ def main(config: Config, name: str, started: Connection) -> None:
     threads += [threading.Thread(target=guarded, args=(one, stop), daemon=True) for one in rounds]
     for thread in threads:
         thread.start()
-    log.info("sending on to %s", ", ".join(f.name for f in config.forward) or "nobody")
+    log.info("forwarding", destinations=[f.name for f in config.forward] or "nobody")
     started.send(True)
     started.close()
     stop.wait()

@@ -6,7 +6,6 @@ with C-GET it sends over our own association, and each instance is handed on bef
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -24,10 +23,11 @@ from pynetdicom.status import code_to_category
 
 from diptych.calling import NoTls, associate
 from diptych.errors import ConfigError
+from diptych.log import get_logger
 from diptych.pull.handing import Handing, NotTaken
 from diptych.tls import Caller
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # A whole series may take this long between two answers of the archive.
 MOVE_SECONDS = 600.0
@@ -226,7 +226,7 @@ def _failed(last: Dataset, what: str) -> int:
         raise Unreachable(f"the archive did not finish a {what}")
     failed = int(last.get("NumberOfFailedSuboperations") or 0)
     if code_to_category(int(last.Status)) in ("Failure", "Cancel"):
-        log.warning("a series is refused with 0x%04X", int(last.Status))
+        log.warning("pull-refused", status=f"0x{int(last.Status):04X}")
         return max(failed, 1)
     return failed
 

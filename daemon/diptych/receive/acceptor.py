@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import resource
 import signal
 import socket
@@ -11,7 +10,6 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
-from diptych import log as logs
 from diptych.audit.store import Store
 from diptych.config import Config
 from diptych.errors import ConfigError
@@ -19,8 +17,6 @@ from diptych.receive.journal import Journal
 from diptych.receive.keeper import Keeper
 from diptych.receive.listener import Listener
 from diptych.receive.spool import Spool
-
-log = logging.getLogger(__name__)
 
 # A sender gets this long to finish the instance it is sending when the daemon stops.
 STOP_SECONDS = 5.0
@@ -34,9 +30,6 @@ def main(
 ) -> None:
     """Run until SIGTERM. ``started`` hears once that associations are accepted; ``refusing`` is
     a shared flag: 1 while the last instance could not be kept."""
-    logs.configure(config.log.level, "acceptor")
-    # A traceback of the library may quote what a peer sent.
-    threading.excepthook = lambda args: log.error("a thread ended by %s", args.exc_type.__name__)
     # Every waiting connection is a descriptor, and the usual soft limit is 1024.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

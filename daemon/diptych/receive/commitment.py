@@ -5,7 +5,6 @@ Both are only kept here; the forwarder decides and answers over associations of 
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import Any
 
@@ -18,8 +17,9 @@ from diptych.audit import commitments, forwards
 from diptych.audit.store import Store
 from diptych.config import Config
 from diptych.errors import StoreError
+from diptych.log import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 SUCCESS = 0x0000
 PROCESSING_FAILURE = 0x0110
@@ -97,7 +97,7 @@ def on_action(event: Any, config: Config, store: Store, ae_title: str, source: s
         )
     except StoreError as error:
         return _refuse(PROCESSING_FAILURE, str(error))
-    log.info("storage commitment asked by source %s: %d instances", source, len(references))
+    log.info("commitment-asked", source=source, instances=len(references))
     return SUCCESS
 
 
@@ -121,7 +121,7 @@ def on_report(event: Any, config: Config, store: Store, ae_title: str) -> int:
         return _refuse(PROCESSING_FAILURE, str(error))
     if not any(known):
         return _refuse(INVALID_ARGUMENT, "no such transaction was asked of this AE title")
-    log.info("%s commits %d instances, %d not", "/".join(asked), len(kept), len(lost))
+    log.info("commitment-heard", destinations=asked, committed=len(kept), not_committed=len(lost))
     return SUCCESS
 
 
@@ -156,5 +156,5 @@ def _uid(item: Dataset, keyword: str) -> str:
 
 
 def _refuse(status: int, why: str) -> int:
-    log.warning("storage commitment answered 0x%04X: %s", status, why)
+    log.warning("commitment-refused", status=f"0x{status:04X}", error=why)
     return status

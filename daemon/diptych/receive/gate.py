@@ -9,7 +9,6 @@ timer of PS3.8 section 9.1.5), and when too many wait the oldest go first.
 from __future__ import annotations
 
 import errno
-import logging
 import selectors
 import socket
 import ssl
@@ -22,9 +21,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from diptych.log import get_logger
 from diptych.tls import Certificates
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # 128 contexts (PS3.8 section 9.3.2.2) with 20 transfer syntaxes each are 90 KB.
 REQUEST_BYTES = 128 * 1024
@@ -170,7 +170,7 @@ class Gate:
         try:
             self._admit(waiting.socket, waiting.address, bytes(waiting.received))
         except Exception as error:  # the gate stays open whatever one peer sent
-            log.error("a connection could not be admitted: %s", type(error).__name__)
+            log.error("connection-not-admitted", error=type(error).__name__)
             waiting.socket.close()
 
     def _forget(self, waiting: _Waiting) -> None:

@@ -6,7 +6,6 @@ one sync and one transaction for all of them, and none when nobody else is there
 
 from __future__ import annotations
 
-import logging
 import threading
 from dataclasses import dataclass
 
@@ -14,10 +13,11 @@ from diptych import faults
 from diptych.audit import receipts
 from diptych.audit.store import Store
 from diptych.errors import StoreError
+from diptych.log import get_logger
 from diptych.receive.journal import Entry, Journal, NoRoom
 from diptych.receive.spool import Spool
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # Of one round: much less than a segment of the journal.
 _BYTES_AT_ONCE = 16 << 20
@@ -39,17 +39,17 @@ class Keeper:
     def __init__(self, store: Store, spool: Spool, journal: Journal) -> None:
         self._store, self._spool, self._journal = store, spool, journal
         self._waiting: list[_Waiting] = []
-        self._lock, self._turn = threading.Lock(), threading.Lock()
+        self._lock, self._leading = threading.Lock(), threading.Lock()
 
     def keep(self, arrival: Arrival) -> None:
         """Returns when file and row are on disk. Raises StoreError: then it is not kept."""
         mine = _Waiting(arrival)
         with self._lock:
             self._waiting.append(mine)
-        with self._turn:
+        with self._leading:
             while not mine.done:
                 self._round()
-        if mine.error:
+        if mine.error is not None:
             raise StoreError(mine.error)
 
     def _round(self) -> None:
@@ -63,13 +63,13 @@ class Keeper:
             chosen, self._waiting = self._waiting[:count], self._waiting[count:]
         try:
             self._keep([waiting.arrival for waiting in chosen])
-        except Exception as error:  # whoever waits must have an answer
-            words = _in_words(error)
+        except Exception as error:
             for waiting in chosen:
-                waiting.error = words
-                self._remove_unless_recorded(waiting.arrival.receipt.stored.locator)
-        for waiting in chosen:
-            waiting.done = True
+                waiting.error = _in_words(error)
+            self._remove_unless_recorded([w.arrival.receipt.stored.locator for w in chosen])
+        finally:  # whoever waits must have an answer
+            for waiting in chosen:
+                waiting.done = True
 
     def _keep(self, arrivals: list[Arrival]) -> None:
         new = [
@@ -81,8 +81,6 @@ class Keeper:
         try:
             if entries:
                 self._journal.append(entries)
-            for entry in entries:
-                self._spool.write(entry.locator, entry.content)
         except NoRoom:
             for entry in entries:
                 self._spool.restore(entry.locator, entry.content)
@@ -97,18 +95,21 @@ class Keeper:
                 self._spool.remove(arrival.receipt.stored.locator)
         faults.point("receive.after-commit")
 
-    def _remove_unless_recorded(self, locator: str) -> None:
-        """A commit may be done although it reported an error: then the file is kept."""
+    def _remove_unless_recorded(self, locators: list[str]) -> None:
+        """A commit may be done although it reported an error: then the files are kept."""
         try:
-            if not receipts.kept(self._store, [locator]):
-                self._spool.remove(locator)
-        except (StoreError, OSError):
-            log.error("spool: a file is left for the next start to file or to remove")
+            recorded = receipts.kept(self._store, locators)
+            for locator in locators:
+                if locator not in recorded:
+                    self._spool.remove(locator)
+        except Exception:  # the error that led here is the one to tell
+            log.error("spool-file-left")
 
 
 class _Waiting:
     def __init__(self, arrival: Arrival) -> None:
-        self.arrival, self.done, self.error = arrival, False, ""
+        self.arrival, self.done = arrival, False
+        self.error: str | None = None
 
 
 def _in_words(error: Exception) -> str:

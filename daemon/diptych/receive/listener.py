@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 import uuid
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pydicom._uid_dict import UID_dictionary
@@ -24,14 +24,14 @@ from diptych.audit import receipts
 from diptych.audit.store import Store
 from diptych.config import Config
 from diptych.errors import StoreError
-from diptych.log import printable
+from diptych.log import get_logger, printable, shortened
 from diptych.receive import commitment, header, pynetdicom_hooks
 from diptych.receive.gate import Gate, Limits
 from diptych.receive.keeper import Arrival, Keeper
 from diptych.receive.pressure import TEMPORARY_CONGESTION, Pressure
 from diptych.receive.spool import DATA_SET_WITHIN, Part, Spool, data_set_offset_in
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 SUCCESS = 0x0000
 NOT_AUTHORISED = 0x0124
@@ -61,6 +61,8 @@ _STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."
 
 # How often ended associations are noticed, in seconds: a series waits this much longer at most.
 SWEEP_SECONDS = 0.5
+
+_ABORTS_AT_ONCE = 64
 
 
 class Listener:
@@ -110,8 +112,9 @@ class Listener:
         deadline = time.monotonic() + seconds
         while self._ae.active_associations and time.monotonic() < deadline:
             time.sleep(0.05)
-        for association in self._ae.active_associations:
-            association.abort()
+        # The library sleeps after each.
+        with ThreadPoolExecutor(_ABORTS_AT_ONCE) as pool:
+            list(pool.map(lambda association: association.abort(), self._ae.active_associations))
         self._stopped.set()
         self._sweeper.join()
         self._sweep()
@@ -128,21 +131,22 @@ class Listener:
                 self._associations[association] = _Peer("", calling, address)
             return
         if source is None:
+            title = printable(calling)
             shown = ", ".join(f'"{printable(name)}"' for name in sorted(names)[:4])
             log.warning(
-                'rejected: calling AE title "%s" from %s matches no source; to allow it, add '
-                '[[source]] name = "…", ae_titles = ["%s"], networks = ["%s"]%s',
-                printable(calling),
-                address,
-                printable(calling),
-                address,
-                f", certificate_names = [{shown}]" if shown else "",
+                "association-rejected",
+                reason="calling-ae",
+                calling_ae_title=title,
+                address=address,
+                advice='it matches no source; to allow it, add [[source]] name = "…", '
+                f'ae_titles = ["{title}"], networks = ["{address}"]'
+                + (f", certificate_names = [{shown}]" if shown else ""),
             )
             self._reject(association, CALLING_AE_TITLE_NOT_RECOGNISED, "calling-ae")
             return
         wanted = [context.abstract_syntax for context in association.requestor.requested_contexts]
         if reason := self._pressure.refuses_association(wanted):
-            log.warning("rejected for now: %s", reason)
+            log.warning("association-rejected", reason=reason, source=source.name)
             self._reject(association, TEMPORARY_CONGESTION, reason)
             return
         with self._lock:
@@ -153,7 +157,9 @@ class Listener:
             if others < source.maximum_associations:
                 self._associations[association] = _Peer(source.name, calling, address)
                 return
-        log.warning("rejected: source %s has %d associations open already", source.name, others)
+        log.warning(
+            "association-rejected", reason="congestion", source=source.name, associations=others
+        )
         self._reject(association, LOCAL_LIMIT_EXCEEDED, "congestion")
 
     def _reject(self, association: Any, answer: tuple[int, int, int], reason: str) -> None:
@@ -166,9 +172,10 @@ class Listener:
         primitive = event.assoc.requestor.primitive
         called = primitive.called_ae_title.strip()
         wrong = self._config.dicom.check_called_ae_title and called != self._config.dicom.ae_title
+        reason = "called-ae" if wrong else "congestion"
         with self._lock:
-            self._rejections["called-ae" if wrong else "congestion"] += 1
-        log.warning("rejected: %s", "called AE title is not ours" if wrong else "congestion")
+            self._rejections[reason] += 1
+        log.warning("association-rejected", reason=reason)
 
     def _new_part(self, association: Any) -> Part:
         peer = self._peer(association)
@@ -177,32 +184,35 @@ class Listener:
         return part
 
     def _on_store(self, event: Any) -> int | Dataset:
+        began = time.monotonic()
         part = pynetdicom_hooks.part_of(event.request)
-        if part is None:
-            return self._refuse(CANNOT_UNDERSTAND, "unparsable", "the request has no data set")
         peer = self._peer(event.assoc)
+        if part is None:
+            why = "the request has no data set"
+            return self._refuse(peer, CANNOT_UNDERSTAND, "unparsable", why)
         try:
-            return self._store_instance(event, part, peer)
+            return self._store_instance(event, part, peer, began)
         except header.Mismatch as error:
-            return self._refuse(MISMATCH, "mismatch", str(error))
+            return self._refuse(peer, MISMATCH, "mismatch", str(error))
         except header.Unparsable as error:
             self._quarantine(part)
-            return self._refuse(CANNOT_UNDERSTAND, "unparsable", str(error))
+            return self._refuse(peer, CANNOT_UNDERSTAND, "unparsable", str(error))
         except StoreError as error:
             self.last_failure = time.monotonic()
             reason = "database" if "database" in str(error) else "storage"
-            return self._refuse(OUT_OF_RESOURCES, reason, str(error))
+            return self._refuse(peer, OUT_OF_RESOURCES, reason, str(error))
         except OSError as error:
             self.last_failure = time.monotonic()
-            return self._refuse(OUT_OF_RESOURCES, "storage", f"spool: {error.strerror}")
+            return self._refuse(peer, OUT_OF_RESOURCES, "storage", f"spool: {error.strerror}")
         except Exception as error:  # the library would answer by itself, uncounted and unlogged
             self.last_failure = time.monotonic()
-            return self._refuse(OUT_OF_RESOURCES, "storage", f"internal: {type(error).__name__}")
+            why = f"internal: {type(error).__name__}"
+            return self._refuse(peer, OUT_OF_RESOURCES, "storage", why)
         finally:
             try:
                 part.discard()
             except OSError as error:
-                log.error("spool: cannot remove a temporary file: %s", error.strerror)
+                log.error("spool-file-left", error=error.strerror)
             peer.parts.remove(part)
 
     def _on_action(self, event: Any) -> tuple[int, None]:
@@ -215,12 +225,13 @@ class Listener:
         calling = self._peer(event.assoc).calling_ae_title
         return commitment.on_report(event, self._config, self._store, calling), None
 
-    def _store_instance(self, event: Any, part: Part, peer: _Peer) -> int | Dataset:
+    def _store_instance(self, event: Any, part: Part, peer: _Peer, began: float) -> int | Dataset:
         if not peer.source:
-            return self._refuse(NOT_AUTHORISED, "not-authorised", "source not known")
+            return self._refuse(peer, NOT_AUTHORISED, "not-authorised", "source not known")
         if reason := self._pressure.refuses_instance():
             self.last_failure = time.monotonic()
-            return self._refuse(OUT_OF_RESOURCES, reason, "too little space, or too much to judge")
+            why = "too little space, or too much to judge"
+            return self._refuse(peer, OUT_OF_RESOURCES, reason, why)
         request, syntax = event.request, event.context.transfer_syntax
         if request.AffectedSOPClassUID not in self._storage:
             raise header.Mismatch("SOP Class UID of the command is empty or not stored here")
@@ -259,6 +270,13 @@ class Listener:
         self._keeper.keep(Arrival(receipt, offset, content))
         self.last_failure = None
         peer.received += 1
+        log.debug(
+            "instance-kept",
+            **peer.said,
+            sop_instance_uid=identity.sop_instance_uid,
+            bytes=part.size,
+            seconds=round(time.monotonic() - began, 3),
+        )
         return SUCCESS
 
     def _quarantine(self, part: Part) -> None:
@@ -266,12 +284,14 @@ class Listener:
         try:
             self._spool.put_in_quarantine(part, limits.quarantine_files, limits.quarantine_bytes)
         except OSError as error:
-            log.error("spool: no copy in quarantine: %s", error.strerror)
+            log.error("quarantine-failed", error=error.strerror)
         except StoreError as error:
-            log.error("spool: no copy in quarantine: %s", error)
+            log.error("quarantine-failed", error=str(error))
 
-    def _refuse(self, status: int, reason: str, why: str) -> Dataset:
-        log.warning("C-STORE answered 0x%04X (%s): %s", status, reason, why)
+    def _refuse(self, peer: _Peer, status: int, reason: str, why: str) -> Dataset:
+        status_in_words = f"0x{status:04X}"
+        log.warning("store-refused", **peer.said, status=status_in_words, reason=reason, error=why)
+        peer.refused += 1
         with self._lock:
             self._failures[reason] += 1
         response = Dataset()
@@ -298,7 +318,7 @@ class Listener:
             try:
                 self._sweep()
             except (StoreError, OSError) as error:
-                log.error("ended associations not written down yet: %s", error)
+                log.error("associations-not-closed", error=str(error))
 
     def _sweep(self) -> None:
         """Notice ended associations, however they ended; remove what they left half-sent."""
@@ -309,10 +329,13 @@ class Listener:
                 part.discard()
             if peer.association_id is not None:
                 receipts.close_association(self._store, peer.association_id)
+            if peer.received or peer.refused:
                 log.info(
-                    "association from source %s ended: %d instances acknowledged",
-                    peer.source,
-                    peer.received,
+                    "association-ended",
+                    **peer.said,
+                    instances=peer.received,
+                    refused=peer.refused or None,
+                    seconds=round(time.monotonic() - peer.began, 3),
                 )
             with self._lock:
                 del self._associations[association]
@@ -329,8 +352,8 @@ class Listener:
             self._count("diptych_associations_rejected_total", reason, count)
         dropped = self._gate.take_dropped()
         if dropped:
-            said = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
-            log.warning("connections closed before they requested an association: %s", said)
+            said = [f"{count} {reason}" for reason, count in sorted(dropped.items())]
+            log.warning("connections-dropped", reasons=said)
         for reason, count in dropped.items():
             self._count("diptych_connections_dropped_total", reason, count)
 
@@ -344,9 +367,15 @@ class _Peer:
     def __init__(self, source: str, calling_ae_title: str, address: str) -> None:
         self.source, self.calling_ae_title, self.address = source, calling_ae_title, address
         self.name = uuid.uuid4().hex
+        self.began = time.monotonic()
         self.association_id: int | None = None
         self.parts: list[Part] = []
-        self.received = 0
+        self.received = self.refused = 0
+
+    @property
+    def said(self) -> dict[str, str]:
+        """What every event of this association has in common."""
+        return {"source": self.source, "association": shortened(self.name)}
 
 
 def application_entity(config: Config) -> AE:

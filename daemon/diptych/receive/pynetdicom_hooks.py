@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 import select
 import socket
@@ -27,11 +26,12 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.transport import AssociationServer
 
+from diptych.log import get_logger
 from diptych.receive import encoded
 from diptych.receive.header import UID_BYTES
 from diptych.receive.spool import Part, data_set_offset
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # Peers that count the PDU's header, or that of its first value, into our maximum.
 _PDU_SLACK = 1024
@@ -133,11 +133,12 @@ class _Requests(queue.Queue[Any]):
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         context_id, message = item
-        if not isinstance(message, C_STORE) or message.MessageID is None:
+        nameless = isinstance(message, C_STORE) and message.MessageID is None
+        if not isinstance(message, C_STORE) or (nameless and part_of(message) is None):
             super().put(item, block, timeout)
             return
         context = self._association._accepted_cx.get(context_id)
-        if context is None:
+        if context is None or nameless:  # no answer could name it
             self._association.abort(block=False)
             return
         # The other thread gives up peers that are silent; this one waits for us.
@@ -335,7 +336,7 @@ def _receive(provider: DIMSEServiceProvider, primitive: Any) -> None:
             _check_fragments(provider, primitive)
         _library_receive(provider, primitive)
     except Exception as error:  # it would end the thread that reads, and its text may quote values
-        log.warning("association aborted: %s in a message", type(error).__name__)
+        log.warning("association-aborted", where="message", error=type(error).__name__)
         provider.message = None
         provider.dul.event_queue.put("Evt19")
 
@@ -374,7 +375,7 @@ def _run(association: Association) -> None:
     try:
         _library_run(association)
     except Exception as error:
-        log.warning("association ended by %s", type(error).__name__)
+        log.warning("association-aborted", where="library", error=type(error).__name__)
     finally:
         if association.is_acceptor:
             association.dul.kill_dul()
@@ -390,7 +391,7 @@ def _react(provider: DULServiceProvider) -> None:
     except Exception as error:
         if not provider.assoc.is_acceptor:
             raise
-        log.info("association aborted: %s in the state machine", type(error).__name__)
+        log.info("association-aborted", where="state-machine", error=type(error).__name__)
         provider.assoc._kill = True
         # An association that still waits for its request waits no longer.
         provider.to_user_queue.put(None)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from diptych.audit import receipts
 from diptych.audit.store import Store
 from diptych.errors import StoreError
-from diptych.log import printable
+from diptych.log import get_logger, printable
 from diptych.receive import header
 from diptych.receive.spool import Spool, content_sha256, data_set_offset, transfer_syntax
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,15 +58,12 @@ def reconcile(
         except (header.Mismatch, header.Unparsable, StoreError, OSError) as error:
             if "database" in str(error):
                 raise
-            log.error(
-                "spool: %s is left where it is: %s",
-                printable(locator, 200),
-                error.strerror if isinstance(error, OSError) else error,
-            )
+            said = error.strerror if isinstance(error, OSError) else str(error)
+            log.error("spool-stranger", path=printable(locator, 200), error=said)
             strangers += 1
     if known:
-        log.error("spool: %d acknowledged files are gone from disk", len(known))
-        # Whoever sends one of them again must bring the bytes back.
+        log.error("spool-files-lost", files=len(known))
+        # Whoever sends one of them again must bring the bytes back; the file itself may, too.
         receipts.mark_lost(store, list(known))
     return Reconciled(registered, orphans, len(known), strangers)
 
@@ -92,6 +88,6 @@ def register(
     sha256, size = content_sha256(path, offset)
     stored = receipts.Stored(sha256, syntax, size, locator)
     arrival = receipts.Arrival(source, None, identity, stored, destinations)
-    [recorded] = receipts.record(store, [arrival])
+    [recorded] = receipts.record(store, [arrival], lambda other: spool.path(other).exists())
     if recorded.bytes_known:
         spool.remove(locator)

@@ -74,6 +74,7 @@ def _live_no_longer_than_the_parent(life: int) -> None:
 def _confine(memory: int) -> None:
     # Ctrl-C and a service manager's SIGTERM reach the whole group: the parent decides when we end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     # A core dump would be a file full of somebody's pixels.

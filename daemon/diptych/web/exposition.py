@@ -71,6 +71,9 @@ class Exposition(Collector):
             yield self._histogram(name, metric, counted)
         measured: dict[str, float | dict[str, float]] = {
             **{k: v[0] for k, v in readings.items()},
+            "diptych_check_timestamp_seconds": {
+                k: readings[k][2] / 1e6 for k in metrics.CHECKS if k in readings
+            },
             **self._gauges(),
         }
         for name, metric in metrics.GAUGES.items():
