@@ -12,6 +12,7 @@ import struct
 import tarfile
 import zipfile
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from diptych.intake.entry import Entry
 from diptych.intake.limits import Limits
 from diptych.intake.look import look
-from intake.deliveries import looked_at, tarred, zipped
+from intake.deliveries import looked_at, outcomes, tarred, zipped
 
 PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
 SMALL = {"free_bytes": 1 << 16}
@@ -154,6 +155,28 @@ def test_names_links_devices_and_twins_are_refused_by_name(one_slice, tmp_path):
     assert [(each.at, each.reason) for each in rows if isinstance(each, Entry)] == [
         ("0", ""), ("1", "duplicate-name"), ("2", "link"), ("3", "encrypted"), ("", ""),
     ]  # fmt: skip
+
+
+def test_sizes_that_no_disk_has_are_not_believed(one_slice, tmp_path, taken):
+    tars = []
+    for size in (1 << 80, -(1 << 40)):
+        info = tarfile.TarInfo("huge")
+        info.size = size
+        tars.append(info.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
+    whole = bytearray(zipped({"lie": one_slice, "1": one_slice}))
+    directory = whole.find(b"PK\x01\x02")
+    whole[directory + 20 : directory + 28] = b"\xfe\xff\xff\xff" * 2
+    (tmp_path / "d").mkdir()
+    for name, content in {"a.tar": tars[0], "b.tar": tars[1], "c.zip": bytes(whole)}.items():
+        (tmp_path / "d" / name).write_bytes(content)
+    header = np.array([4, 9, 8, 32767, 32767, 32767, 32767, 32767], "<i2").tobytes()
+    header = (348).to_bytes(4, "little") + bytes(36) + b"\7\0" + header[2:] + bytes(288)
+    for number in range(3):
+        (tmp_path / "d" / f"{number}.nii.gz").write_bytes(gzip.compress(header + b"n+1\0"))
+    assert outcomes(taken(tmp_path / "d")) == {
+        "readable": 4, "refused: expands-too-much": 1, "refused: negative-size": 1, "opened": 2,
+        "unreadable: damaged": 2,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("packing", ["", "gz", "bz2", "xz"])
