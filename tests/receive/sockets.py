@@ -106,7 +106,9 @@ def bounded_memory(daemon: Daemon) -> Iterator[None]:
     before = _status(pid, "VmHWM")
     yield
     assert acceptor_pids(daemon) == [pid]
-    assert _status(pid, "VmHWM") - before < GROWTH
+    growth = _status(pid, "VmHWM") - before
+    print(f"the acceptor's peak grew by {growth / MEBI:.0f} MiB")
+    assert growth < GROWTH
 
 
 def threads(pid: int) -> int:

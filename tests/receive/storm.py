@@ -23,7 +23,6 @@ ATTACKS = ("idle", "handshakes", "half-sent", "aborts", "four gibibytes")
 _LAST_COMMAND, _DATA = b"\x03", b"\x00"
 # A ClientHello record says that 512 bytes follow.
 _CLIENT_HELLO = b"\x16\x03\x01\x02\x00\x01"
-# Longer than the acceptor's patience.
 _HELD_SECONDS = 2.5
 
 
