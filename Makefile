@@ -47,9 +47,17 @@ lint: $(READY)
 test: lint
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
+# Beside the tests' environment those of the images (the same versions, without what only tests use).
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --custom-compile-command "make lock"
+IMAGE := $(COMPILE) --no-annotate -c requirements.lock --extra postgresql
 lock:
-	uv pip compile --quiet pyproject.toml --extra cpu --group dev --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --custom-compile-command "make lock" -o requirements.lock
+	$(COMPILE) pyproject.toml --extra cpu --group dev -o requirements.lock
+	$(IMAGE) pyproject.toml --extra cpu -o deploy/docker/cpu.lock
+	echo 'onnxruntime-gpu[cuda,cudnn]' | $(IMAGE) pyproject.toml - --extra gpu \
+	  -o deploy/docker/cuda.lock
+	echo 'hatchling==1.31.0' | $(COMPILE) --no-annotate -c requirements.lock - \
+	  -o deploy/docker/build.lock
 
 wheel: $(READY)
 	$(BIN)/python -m build --no-isolation --outdir dist .

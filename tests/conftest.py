@@ -14,14 +14,68 @@ if TYPE_CHECKING:
     from diptych.embed.session import Embedder
     from diptych.volume.decoders import DecoderPool
     from judged import Archive
+    from postgres import Server
+
+
+BACKENDS = ["sqlite", "postgresql"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "sqlite: of SQLite's own ways, not run on PostgreSQL")
+    config.addinivalue_line("markers", "both: run on PostgreSQL too (``own``, ``make_daemon``)")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """On which databases a test runs: those of tests/audit on both, others where they say so."""
+    marked = metafunc.definition.get_closest_marker
+    if "backend" in metafunc.fixturenames:
+        metafunc.parametrize("backend", ["sqlite"] if marked("sqlite") else BACKENDS)
+    if "database" in metafunc.fixturenames and marked("both"):
+        metafunc.parametrize("database", BACKENDS)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """A PostgreSQL server, started when the first test asks for it."""
+    from postgres import Server
+
+    server = Server()
+    yield server
+    server.end()
 
 
 @pytest.fixture
-def make_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
+def database() -> str:
+    """Which database daemons and archives get."""
+    return "sqlite"
+
+
+@pytest.fixture
+def new_database(database: str, request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
+    """Makes databases with this version's tables; gives the URL, empty: SQLite in its folder."""
+    if database == "sqlite":
+        yield lambda: ""
+        return
+    server: Server = request.getfixturevalue("postgresql")
+    made: list[str] = []
+
+    def make() -> str:
+        made.append(server.create(server.migrated()))
+        return server.url(made[-1])
+
+    yield make
+    for name in made:
+        server.drop(name)
+
+
+@pytest.fixture
+def make_daemon(tmp_path: Path, new_database: Callable[[], str]) -> Iterator[Callable[..., Daemon]]:
     """Makes daemons; none of their processes outlives the test."""
     made: list[Daemon] = []
 
     def make(name: str = "data", **environment: str) -> Daemon:
+        if "DIPTYCH_DATABASE__URL" not in environment and (url := new_database()):
+            environment["DIPTYCH_DATABASE__URL"] = url
         made.append(Daemon(tmp_path / name, **environment))
         return made[-1]
 
@@ -55,8 +109,13 @@ def decoders() -> Iterator[DecoderPool]:
 
 
 @pytest.fixture
-def own(tmp_path: Path, embedder: Embedder, decoders: DecoderPool) -> Archive:
+def own(
+    tmp_path: Path,
+    embedder: Embedder,
+    decoders: DecoderPool,
+    new_database: Callable[[], str],
+) -> Archive:
     """An empty archive that judges in this process."""
     from judged import Archive
 
-    return Archive(tmp_path, embedder, decoders)
+    return Archive(tmp_path, embedder, decoders, new_database())

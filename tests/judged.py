@@ -1,4 +1,4 @@
-"""The real path in this process: SQLite, decoder children, the bundled model, HNSW."""
+"""The real path in this process: a database, decoder children, the bundled model, HNSW."""
 
 from __future__ import annotations
 
@@ -32,8 +32,10 @@ NOW = work.Quiet(0, 0, 1)
 class Archive:
     """An archive that judges whatever it is given, at once."""
 
-    def __init__(self, folder: Path, embedder: Embedder, decoders: DecoderPool) -> None:
-        self.store = Store(f"sqlite:///{folder / 'diptych.sqlite3'}")
+    def __init__(
+        self, folder: Path, embedder: Embedder, decoders: DecoderPool, url: str = ""
+    ) -> None:
+        self.store = Store(url or f"sqlite:///{folder / 'diptych.sqlite3'}")
         migrate.upgrade(self.store)
         self.spool = Spool(folder / "spool", SOURCES)
         self.spool.prepare()

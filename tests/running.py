@@ -105,8 +105,12 @@ class Daemon:
             time.sleep(0.05)
         raise AssertionError(f"not {what}: exit {self.process.poll()}\n{self.log()}")  # type: ignore[union-attr]
 
-    def rows(self, query: str, *parameters: object) -> list[sqlite3.Row]:
-        """Read the audit database beside the daemon."""
+    def rows(self, query: str, *parameters: object) -> list[Any]:
+        """Read the audit database beside the daemon: values by number and by name."""
+        if url := self.environment.get("DIPTYCH_DATABASE__URL"):
+            import postgres
+
+            return list(postgres.rows(url, query, parameters))
         with closing(sqlite3.connect(self.data / "diptych.sqlite3", timeout=30)) as connection:
             connection.row_factory = sqlite3.Row
             return connection.execute(query, parameters).fetchall()

@@ -8,8 +8,9 @@
     DIR/audit-heads.jsonl    heads of the chain, none newer than the database
 
 Files are gathered before the database is copied and again after it, so what is purged meanwhile is
-in the one and what is received meanwhile in the other; files are never changed once they have their
-name. A backup is in DIR.unfinished until everything is on disk. It holds patient data.
+in the one and what is received meanwhile in the other; a file is whole before its row is written,
+and never changed after it. A backup is in DIR.unfinished until everything is on disk. It holds
+patient data.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ from diptych.audit.store import Store, now
 from diptych.audit.verify import verify
 from diptych.config import Config
 from diptych.errors import ConfigError, StoreError, UsageError
+from diptych.receive import journal
 from diptych.receive.spool import Spool, content_sha256, data_set_offset, sync_folder
-from diptych.service import RESTORE_UNFINISHED
+from diptych.service import RESTORE_UNFINISHED, Occupied, locked
 
 FORMAT = 1
 _DATABASE, _HEADS, _DESCRIPTION = "diptych.sqlite3", "audit-heads.jsonl", "backup.json"
@@ -77,6 +79,9 @@ def back_up(config: Config, store: Store, into: Path) -> Description:
         raise UsageError(f"{unfinished} is left of a backup that was cut off: remove it")
     spool = Spool(config.spool_folder, config.source_names())
     try:
+        # After a power cut the journal may hold what files have lost.
+        with suppress(Occupied), locked(config.data):
+            journal.recover(store, spool)
         unfinished.mkdir(mode=0o700, parents=True)
         made = _gather(config, store, spool, unfinished)
         _write(unfinished / _DESCRIPTION, json.dumps(asdict(made), indent=1).encode() + b"\n")
@@ -223,12 +228,18 @@ def _gather(config: Config, store: Store, spool: Spool, into: Path) -> Descripti
 def _missing(
     place: Callable[[Path, Path], None], spool: Spool, target: Path, known: dict[str, int]
 ) -> Iterator[str]:
-    """Bring what came after the first gathering; the locators that are gone again."""
+    """Bring what came after the first gathering, or was being written; the locators that are gone
+    again."""
     for locator in known:
-        if not (target / locator).exists():
-            try:
-                place(spool.path(locator), target / locator)
-            except FileNotFoundError:
+        path, copy = spool.path(locator), target / locator
+        try:
+            if not copy.exists():
+                place(path, copy)
+            elif copy.stat().st_size != path.stat().st_size:
+                copy.unlink()
+                place(path, copy)
+        except FileNotFoundError:
+            if not copy.exists():
                 yield locator
 
 

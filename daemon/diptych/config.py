@@ -44,6 +44,8 @@ from diptych.errors import ConfigError
 from diptych.tls import Caller, Certificates
 
 OTHER_SOURCE = "other"
+# The driver that is tested, and whose licence asks nothing.
+POSTGRESQL = "postgresql+pg8000"
 
 # Variables of the same prefix that are no configuration keys (see ``faults`` and ``cli``).
 _NOT_KEYS = {
@@ -390,21 +392,37 @@ class Jobs(Section):
 class Database(Section):
     """Where the audit table lives; empty: SQLite in the data folder."""
 
-    url: str = ""
+    url: str = Field("", repr=False)
 
     @field_validator("url")
     @classmethod
     def _usable(cls, value: str) -> str:
-        if value:
-            # Only who has a database of their own pays for this import.
-            from sqlalchemy import make_url
-            from sqlalchemy.exc import ArgumentError
+        if not value:
+            return value
+        # Only who has a database of their own pays for this import.
+        from sqlalchemy import make_url
+        from sqlalchemy.exc import ArgumentError
 
-            try:
-                make_url(value).get_dialect().import_dbapi()
-            except (ArgumentError, ImportError) as error:
-                raise ValueError(str(error)) from error
-        return value
+        try:
+            url = make_url(value)
+        except (ArgumentError, ValueError):  # whose words may hold parts of it, the password too
+            raise ValueError(
+                "should be such as postgresql://user:password@host:5432/diptych; signs like @ and "
+                "/ in a password are written %40 and %2F"
+            ) from None
+        if url.drivername in ("postgresql", "postgres"):
+            url = url.set(drivername=POSTGRESQL)
+        if url.drivername not in (POSTGRESQL, "sqlite", "sqlite+pysqlite"):
+            raise ValueError(
+                f"{url.drivername} is not supported: use postgresql://… or sqlite:///FILE"
+            )
+        try:
+            url.get_dialect().import_dbapi()
+        except ImportError:
+            raise ValueError(
+                "the driver of PostgreSQL is missing: pip install 'diptych[postgresql]'"
+            ) from None
+        return url.render_as_string(hide_password=False)
 
     @field_serializer("url", when_used="json")
     def _without_password(self, value: str) -> str:

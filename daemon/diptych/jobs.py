@@ -36,7 +36,8 @@ AUDIT = "diptych.jobs:audit_main"
 PURGE_BATCH = 100
 # One snapshot at a time: the clock's, and the one after a rebuild.
 _saving = threading.Lock()
-# The first check after a start, in seconds: a reading of an earlier run says nothing of this one.
+# The first checks after a start, in seconds. Recall: a reading of an earlier run says nothing of
+# this one's index.
 FIRST_RECALL_SECONDS = 30
 FIRST_AUDIT_SECONDS = 120
 # Judging and receiving go first.
@@ -62,23 +63,33 @@ def start(
     every(scheduler, times.seal, lambda: seal(store, rule, spool.in_flight()))
     every(scheduler, times.snapshot, lambda: save_snapshot(store, index(), config.index_folder))
     every(scheduler, times.purge, lambda: purge(config, store, spool))
-    every(scheduler, times.recall, lambda: check_recall(store, index()))
-    audit = _Auditing(config)
-    every(scheduler, times.audit, audit)
-    for job, seconds in (
-        (lambda: check_recall(store, index()), min(times.recall, FIRST_RECALL_SECONDS)),
-        (audit, min(times.audit, FIRST_AUDIT_SECONDS)),
-    ):
-        soon = datetime.now(UTC) + timedelta(seconds=seconds)
-        scheduler.add_job(_guarded(job), "date", run_date=soon)
+    soon = min(times.recall, FIRST_RECALL_SECONDS)
+    every(scheduler, times.recall, lambda: check_recall(store, index()), soon)
+    every(scheduler, times.audit, _Auditing(config), _until_audit(store, times.audit))
     every(scheduler, SIZE_SECONDS, lambda: write_size(store, index()))
     scheduler.start()
     return scheduler
 
 
-def every(scheduler: BackgroundScheduler, seconds: float, job: Callable[[], object]) -> None:
-    """Run ``job`` at this interval, never beside itself; a missed run is not made up for."""
-    scheduler.add_job(_guarded(job), "interval", seconds=seconds, coalesce=True, max_instances=1)
+def every(
+    scheduler: BackgroundScheduler,
+    seconds: float,
+    job: Callable[[], object],
+    first: float | None = None,
+) -> None:
+    """Run ``job`` at this interval, never beside itself; a missed run is not made up for.
+
+    ``first``: seconds until the first run (None: the interval).
+    """
+    soon = datetime.now(UTC) + timedelta(seconds=seconds if first is None else first)
+    scheduler.add_job(
+        _guarded(job),
+        "interval",
+        seconds=seconds,
+        next_run_time=soon,
+        coalesce=True,
+        max_instances=1,
+    )
 
 
 def seal(store: Store, rule: work.Quiet, in_flight: Mapping[str, int]) -> None:
@@ -158,6 +169,14 @@ def write_size(store: Store, index: SearchIndex) -> None:
     """Export how many vectors can be found."""
     with store.write() as connection:
         counters.set_gauge(connection, "diptych_index_vectors", float(len(index)))
+
+
+def _until_audit(store: Store, interval: float) -> float:
+    """Seconds: soon after a start if it is due or found something, since that may be repaired."""
+    soon = min(interval, FIRST_AUDIT_SECONDS)
+    with store.read() as connection:
+        value, _, at = counters.read_gauges(connection).get("diptych_audit_problems", (1.0, "", 0))
+    return soon if value else max(soon, interval - (now() - at) / 1e6)
 
 
 class _Auditing:

@@ -3,7 +3,7 @@
     log = get_logger(__name__)
     log.info("association-ended", source="ct1", association="5f0c…", instances=12)
 
-An event has a stable name and fields (README, "Logs"). Whatever the fields hold, the line stays
+An event has a stable name and fields (deploy/events.md). Whatever the fields hold, the line stays
 one line, and what looks like a UID is replaced by a hash under the site's key, unless
 ``log.identifiers`` allows it. Records of libraries become the event ``message``.
 """

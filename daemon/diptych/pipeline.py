@@ -5,7 +5,7 @@
 
 What one volume is to an archive is in :mod:`diptych.lookup`, the rest is here. Judging is serial
 per archive (search → verdict → commit → add): otherwise two simultaneous copies would both be
-unique.
+unique. Where several workers judge, each first adds to its index what the others recorded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from diptych import faults, label_audit
-from diptych.audit import archive, chain, collisions, verdicts
+from diptych.audit import archive, chain, collisions, layouts, verdicts
 from diptych.audit.store import Store, now
 from diptych.audit.work import MICROSECONDS, InstanceRow, Work, upcoming
 from diptych.embed.session import Embedder
@@ -74,13 +74,16 @@ class Pipeline:
         self._decoders = DecodeAhead(decoders)
         self.indexes, self._fingerprint_id = indexes, fingerprint_id
         self.policy, self._path_of, self._head_file = policy, path_of, head_file
+        # The newest verdict whose vectors and layouts are in the indexes; None: not known.
+        self._known: int | None = None
         with store.read() as connection:
             self._hmac_key = archive.hmac_key(connection)
 
     def judge(self, work: Work) -> Sequence[verdicts.CaseVerdict]:
         """Judge one revision and record everything it leaves, exactly once.
 
-        Raises StoreError when the database is away: the claim then lapses and work resumes.
+        Raises StoreError when the database is away, or another worker judged meanwhile: the claim
+        then lapses and work resumes.
         """
         faults.point("judge.begin")
         started, stages = time.perf_counter(), Stages()
@@ -88,22 +91,25 @@ class Pipeline:
             decoded = self._decode(work)
         # The next series is decoded while this one is embedded; it is judged after this one.
         self._decoders.expect(self._upcoming())
-        cases = self._judge_stacks(work, decoded, stages)
-        collided = self._collisions(work, decoded)
-        if not cases:
-            cases = [_without_a_stack(decoded)]
-        cases = _name_principal(_flag(cases, decoded, bool(collided)))
-        parts = Counter(part for differing in collided.values() for part in differing)
-        self._record(
-            verdicts.Judged(
-                work,
-                cases,
-                decoded.outcomes,
-                time.perf_counter() - started,
-                dict(stages.seconds),
-                dict(parts),
+        with self._store.judging():
+            known = self._catch_up()
+            cases = self._judge_stacks(work, decoded, stages)
+            collided = self._collisions(work, decoded)
+            if not cases:
+                cases = [_without_a_stack(decoded)]
+            cases = _name_principal(_flag(cases, decoded, bool(collided)))
+            parts = Counter(part for differing in collided.values() for part in differing)
+            self._record(
+                verdicts.Judged(
+                    work,
+                    cases,
+                    decoded.outcomes,
+                    time.perf_counter() - started,
+                    dict(stages.seconds),
+                    dict(parts),
+                    known,
+                )
             )
-        )
         return cases
 
     def give_up(self, work: Work, detail: str) -> None:
@@ -121,6 +127,25 @@ class Pipeline:
             if not row.judged_before
         ]
         self._record(verdicts.Judged(work, [case], outcomes, 0.0, {}))
+
+    def _catch_up(self) -> int:
+        """Add what other workers recorded to the indexes; returns the newest verdict they hold."""
+        with self._store.read() as connection:
+            newest = verdicts.newest(connection)
+        if newest != self._known:
+            slices, dimension = self.indexes.slices, self._embedder.dimension
+            held = slices.keys()
+            first = int(held.max()) + 1 if len(held) else 0
+            for keys, vectors in archive.all_nodes(
+                self._store, self._fingerprint_id, dimension, first
+            ):
+                slices.add(keys, vectors)
+            for layout_keys, vectors in layouts.everything(
+                self._store, LAYOUT_VERSION, self.indexes.layouts.newest
+            ):
+                self.indexes.layouts.add(layout_keys, vectors)
+            self._known = newest
+        return newest
 
     def _decode(self, work: Work) -> Decoded:
         """Every instance becomes planes, not-an-image, or a reason."""
@@ -288,12 +313,15 @@ class Pipeline:
 
     def _record(self, judged: verdicts.Judged) -> None:
         """One transaction, then the index: a crash in between is replayed from SQL at the start."""
+        self._known = None  # whatever becomes of the commit
         recorded = verdicts.record(self._store, judged, self._fingerprint_id)
         faults.point("judge.after-commit")
         if len(recorded.keys):
             self.indexes.slices.add(recorded.keys, recorded.vectors)
         for key, vector in recorded.layouts:
             self.indexes.layouts.add([key], vector[None])
+        if judged.known is not None:
+            self._known = recorded.head[0]
         chain.write_head(self._head_file, *recorded.head)
         for ids, case in zip(recorded.ids, judged.verdicts, strict=True):
             _say(judged, ids, case)

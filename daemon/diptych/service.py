@@ -32,7 +32,7 @@ import uvicorn
 
 from diptych import __version__, faults, notify
 from diptych import log as logs
-from diptych.audit import archive, migrate, receipts, work
+from diptych.audit import archive, daemons, migrate, receipts, work
 from diptych.audit.store import Store
 from diptych.config import Config
 from diptych.errors import ConfigError, StoreError
@@ -93,40 +93,57 @@ def run(
     config.look_at_certificates()
     certificates = config.http.certificates("http")
     config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    taken: list[str] = []
+
+    def lost(why: str) -> None:
+        taken.append(why)
+        stop.set()
+
     with locked(config.data):
         (config.data / "ports.json").unlink(missing_ok=True)
-        store, spool, found = open_folder(config)
-        log.info("spool-reconciled", **asdict(found))
-        with (
-            _bind(config.dicom.host, config.dicom.port, "DICOM", "dicom.port") as dicom,
-            _bind(config.http.host, config.http.port, "HTTP", "http.port") as http,
-        ):
-            _Daemon(config, store, spool, dicom, http, certificates).run(stop, on_ready, level)
+        store = open_store(config)
+        with daemons.alone(store, lost):
+            spool, found = open_folder(config, store)
+            log.info("spool-reconciled", **asdict(found))
+            with (
+                _bind(config.dicom.host, config.dicom.port, "DICOM", "dicom.port") as dicom,
+                _bind(config.http.host, config.http.port, "HTTP", "http.port") as http,
+            ):
+                _Daemon(config, store, spool, dicom, http, certificates).run(stop, on_ready, level)
         store.close()
+    if taken:
+        raise daemons.Taken(taken[0])
 
 
-def open_folder(config: Config) -> tuple[Store, Spool, Reconciled]:
-    """Database and spool as the last process left them, made to agree; nothing else may run.
-
-    Raises ConfigError when the database is a newer version's, StoreError when it is away.
-    """
+def open_store(config: Config) -> Store:
+    """The database in this version's schema. Raises ConfigError when it is another's, StoreError
+    when it is away."""
     if (config.data / RESTORE_UNFINISHED).exists():
         raise ConfigError(
             f"{config.data} was not restored whole: empty it and run `diptych restore` again"
         )
     store = Store(config.database_url)
-    backup = migrate.upgrade(store)
-    if backup:
+    if migrate.prepare(store):
         log.info("database-migrated")
+    return store
+
+
+def open_folder(config: Config, store: Store) -> tuple[Spool, Reconciled]:
+    """Database and spool as the last process left them, made to agree; nothing else may run.
+
+    Raises ConfigError when the database speaks of another spool, StoreError when it is away.
+    """
     spool = Spool(config.spool_folder, config.source_names())
     spool.prepare()
+    if config.database.url:
+        daemons.bind(store, spool.folder)
     restored = journal.recover(store, spool)
     if restored:
         log.warning("journal-recovered", files=restored)
     receipts.close_associations_of(store, None)
     # Attempts count what kills a worker; a daemon that was stopped or killed is no such sign.
     work.release(store, None, forgive=True)
-    return store, spool, reconcile(store, spool, config.dicom.header_limit, config.destinations_of)
+    return spool, reconcile(store, spool, config.dicom.header_limit, config.destinations_of)
 
 
 class Occupied(ConfigError):

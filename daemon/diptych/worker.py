@@ -11,13 +11,11 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from sqlalchemy.exc import DataError, IntegrityError
-
 from diptych import jobs, policies
 from diptych.active import model_in_use
 from diptych.audit import archive, counters, indexing, models, work
 from diptych.audit import layouts as stored_layouts
-from diptych.audit.store import Store
+from diptych.audit.store import Refused, Store
 from diptych.config import Config
 from diptych.embed.session import Embedder
 from diptych.errors import DiptychError, IndexCorrupt, StoreError
@@ -308,8 +306,7 @@ def _judge_one(
         pipeline.judge(claimed)
     except StoreError as error:
         # A database that is away is not the series' fault; a row it refuses is.
-        passing = not isinstance(error.__cause__, (DataError, IntegrityError))
-        work.release(store, name, forgive=passing)
+        work.release(store, name, forgive=not isinstance(error, Refused))
         raise
     except Exception:
         # A bug of ours must not stop the queue: the attempt counts, the log says where.

@@ -6,13 +6,14 @@ import hashlib
 import shutil
 import sqlite3
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import postgres
 from diptych.audit import (
     archive,
     chain,
@@ -26,6 +27,9 @@ from diptych.audit import (
 )
 from diptych.audit.archive import Owner
 from diptych.audit.store import Store
+
+if TYPE_CHECKING:
+    from postgres import Server
 
 DIMENSION = 8
 MODEL = "test-model"
@@ -91,13 +95,13 @@ def stack(content: str, signature: str = "axial", **changes: Any) -> verdicts.Ca
 
 
 class Archive:
-    """A data folder with its database; ``made``: it is a copy of one."""
+    """A data folder with its database (``url``: on a server); ``made``: it is a copy of one."""
 
-    def __init__(self, folder: Path, made: bool = False) -> None:
+    def __init__(self, folder: Path, made: bool = False, url: str | None = None) -> None:
         self.folder = folder
         self.database = folder / "diptych.sqlite3"
         self.head_file = folder / "audit-heads.jsonl"
-        self.store = Store(f"sqlite:///{self.database}")
+        self.store = Store(url or f"sqlite:///{self.database}")
         if made:
             self.fingerprint = 1
             return
@@ -183,6 +187,8 @@ class Archive:
         return forget.forget(self.store, case_id)
 
     def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+        if self.store.is_postgresql:
+            return [tuple(row) for row in postgres.rows(self.store.url, query, parameters)]
         with closing(sqlite3.connect(self.database, timeout=30)) as connection:
             return connection.execute(query, parameters).fetchall()
 
@@ -190,12 +196,23 @@ class Archive:
         return self.rows(query, *parameters)[0][0]
 
     def tamper(self, *statements: tuple[str, tuple[object, ...]] | str) -> None:
-        """Change the file as someone with the file can: without our checks."""
-        with closing(sqlite3.connect(self.database, timeout=30)) as connection:
+        """Change the tables as someone who owns them can: without our checks."""
+        with closing(self._unchecked()) as connection:
+            cursor = connection.cursor()
             for statement in statements:
                 query, values = (statement, ()) if isinstance(statement, str) else statement
-                assert connection.execute(query, values).rowcount != 0, query
+                if self.store.is_postgresql:
+                    query = postgres.spelt(query)
+                cursor.execute(query, values)
+                assert cursor.rowcount != 0, query
             connection.commit()
+
+    def _unchecked(self) -> Any:
+        if not self.store.is_postgresql:
+            return sqlite3.connect(self.database, timeout=30)
+        connection = postgres.connect(self.store.url)
+        connection.cursor().execute("SET session_replication_role = replica")
+        return connection
 
     def older(self, seconds: float, name: str | None = None) -> None:
         """As if a series (all: None) had arrived that much earlier."""
@@ -294,16 +311,33 @@ def keys_of(archive_: Archive, case_id: int) -> list[int]:
         return archive.slice_keys(connection, archive_.fingerprint, case_id)
 
 
-def template(folder: Path, fill_it: Callable[[Archive], None] | None = None) -> Path:
-    """An archive to copy: making one takes many transactions."""
-    made = Archive(folder)
-    if fill_it is not None:
-        fill_it(made)
-    made.store.scrub()
-    made.close()
-    return folder
+class Template:
+    """An archive to copy: making one takes many transactions. ``server``: where its database is."""
 
+    def __init__(
+        self, folder: Path, server: Server | None, fill_it: Callable[[Archive], None] | None
+    ) -> None:
+        self._folder, self._server = folder, server
+        self._database = None if server is None else server.create()
+        made = Archive(folder, url=self._url(self._database))
+        if fill_it is not None:
+            fill_it(made)
+        made.store.scrub()
+        made.close()
 
-def copy(folder: Path, to: Path) -> Archive:
-    shutil.copytree(folder, to, dirs_exist_ok=True)
-    return Archive(to, made=True)
+    @contextmanager
+    def copy(self, to: Path) -> Iterator[Archive]:
+        shutil.copytree(self._folder, to, dirs_exist_ok=True)
+        database = None
+        if self._server is not None and self._database is not None:
+            database = self._server.create(self._database)
+        archive_ = Archive(to, made=True, url=self._url(database))
+        try:
+            yield archive_
+        finally:
+            archive_.close()
+            if self._server is not None and database is not None:
+                self._server.drop(database)
+
+    def _url(self, database: str | None) -> str | None:
+        return None if self._server is None or database is None else self._server.url(database)

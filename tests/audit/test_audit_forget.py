@@ -59,6 +59,7 @@ def test_no_identifier_and_no_content_of_a_forgotten_case_is_left_in_any_table(f
     assert filled.verify() == ()
 
 
+@pytest.mark.sqlite
 def test_nothing_of_a_forgotten_case_is_left_in_the_files_bytes(filled):
     before = filled.database.read_bytes()
     forms = [*identifiers_of_g(), *hashes_of_g()]  # some are kept as bytes, some as text
@@ -115,8 +116,8 @@ def test_verdicts_that_matched_it_lose_its_name_and_keep_their_own(filled):
     filled.forget(1)
     columns = "series_instance_uid, matched_series_instance_uid, matched_case_id, salt IS NULL"
     query = f"SELECT {columns}, matched_salt IS NULL FROM verdict WHERE relation = ?"
-    assert filled.rows(query, "exact") == [(uid("2", "B"), None, 1, 0, 1)]
-    assert filled.rows(query, "near-duplicate") == [(uid("2", "C"), None, 1, 0, 1)]
+    assert filled.rows(query, "exact") == [(uid("2", "B"), None, 1, False, True)]
+    assert filled.rows(query, "near-duplicate") == [(uid("2", "C"), None, 1, False, True)]
 
 
 def test_bytes_of_another_series_survive_and_the_others_are_returned(filled):
@@ -139,7 +140,8 @@ def test_receipts_are_still_counted(filled):
     before = filled.value("SELECT count(*) FROM receipt")
     filled.forget(1)
     assert filled.value("SELECT count(*) FROM receipt") == before
-    assert filled.rows("PRAGMA foreign_key_check") == []
+    if not filled.store.is_postgresql:  # which checks them at every statement
+        assert filled.rows("PRAGMA foreign_key_check") == []
 
 
 def test_a_forgotten_series_that_is_sent_again_is_a_new_series_and_not_matched(filled):
@@ -251,7 +253,7 @@ def test_forgotten_cases_stay_countable_in_their_delivery(filled):
 
 def test_forgetting_works_beside_an_open_reader(filled):
     """The daemon reads while the command writes; the log is then emptied later."""
-    other = Store(f"sqlite:///{filled.database}")
+    other = Store(filled.store.url)
     with other.read() as connection:
         connection.execute(select(schema.verdict.c.id)).all()
         quick(filled.store)
@@ -262,5 +264,7 @@ def test_forgetting_works_beside_an_open_reader(filled):
 
 def quick(store: Store) -> None:
     """Do not wait ten seconds for the reader."""
+    if store.is_postgresql:
+        return
     with store.engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA busy_timeout=50")

@@ -24,7 +24,7 @@ def test_the_migration_takes_the_modality_of_older_cases_from_their_newest_verdi
         "DROP TABLE pull",
         "UPDATE alembic_version SET version_num = '0001'",
     )
-    assert migrate.upgrade(filled.store) is not None
+    migrate.upgrade(filled.store)
     migrate.check(filled.store)
     found = filled.rows('SELECT id, modality, body_part FROM "case" ORDER BY id')
     expected = {**dict(shown), 1: "MR", 4: None}
@@ -53,7 +53,8 @@ def test_forgetting_a_case_forgets_what_it_said(filled):
     filled.judge("Z", stack("z", body_part="JANE DOES HEAD"), contents=["z"])
     (case_id,) = filled.rows('SELECT max(id) FROM "case"')[0]
     filled.forget(case_id)
-    assert b"JANE DOES HEAD" not in filled.database.read_bytes()
+    if not filled.store.is_postgresql:
+        assert b"JANE DOES HEAD" not in filled.database.read_bytes()
     with filled.store.read() as connection:
         assert labels.of_cases(connection, [case_id]) == {}
         assert labels.known(connection, [case_id]) == {}

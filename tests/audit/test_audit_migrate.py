@@ -59,6 +59,7 @@ def test_the_migrations_make_exactly_the_schema_of_the_code(empty):
         assert compare_metadata(context, schema.metadata) == []
 
 
+@pytest.mark.sqlite
 def test_nullability_and_comments_agree_too(empty):
     with empty.store.read() as connection:
         for table in schema.metadata.sorted_tables:
@@ -84,6 +85,7 @@ def test_a_fresh_database_needs_no_backup_and_gets_its_key_once(tmp_path):
     store.close()
 
 
+@pytest.mark.sqlite
 def test_an_older_schema_is_backed_up_and_then_migrated(filled, later):
     before, shipped = dump(filled.database), migrate.newest_revision()
     later()
@@ -99,6 +101,7 @@ def test_an_older_schema_is_backed_up_and_then_migrated(filled, later):
     assert migrate.upgrade(filled.store) is None
 
 
+@pytest.mark.sqlite
 def test_an_archive_of_the_second_schema_gets_the_table_of_what_was_judged_again(filled):
     filled.tamper("UPDATE alembic_version SET version_num = '0002'")
     with closing(sqlite3.connect(filled.database)) as connection:
@@ -116,6 +119,7 @@ def test_an_archive_of_the_second_schema_gets_the_table_of_what_was_judged_again
     assert filled.verify() == ()
 
 
+@pytest.mark.sqlite
 def test_a_migration_that_fails_leaves_the_database_as_it_was(filled, later):
     before = dump(filled.database)
     later('op.execute("INSERT INTO nowhere VALUES (1)")')
@@ -124,6 +128,7 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(filled, later):
     assert dump(filled.database) == before
 
 
+@pytest.mark.sqlite
 def test_without_room_for_the_backup_nothing_is_migrated(filled, later, monkeypatch):
     before = dump(filled.database)
     later()
@@ -133,6 +138,7 @@ def test_without_room_for_the_backup_nothing_is_migrated(filled, later, monkeypa
     assert dump(filled.database) == before
 
 
+@pytest.mark.sqlite
 def test_a_newer_schema_is_refused_in_words_and_left_untouched(filled):
     filled.tamper("UPDATE alembic_version SET version_num = '9999'")
     before = dump(filled.database)

@@ -392,6 +392,7 @@ def test_nothing_of_a_verdict_is_kept_when_its_transaction_fails(filled, monkeyp
     assert filled.verify() == ()
 
 
+@pytest.mark.sqlite
 def test_receipts_of_a_database_that_is_away_are_refused(empty):
     empty.close()
     empty.database.rename(empty.folder / "away")

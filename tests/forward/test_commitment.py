@@ -65,6 +65,7 @@ def test_a_promise_that_could_not_be_kept_is_refused_at_the_start(
         load(tmp_path / "d.toml")
 
 
+@pytest.mark.both
 def test_every_instance_is_answered_for_by_what_lies_on_disk(make_daemon: MakeDaemon) -> None:
     modality = Modality(free_port())
     sources = '[{"name":"ct","ae_titles":["CT1"]},{"name":"other-one","ae_titles":["X"]}]'

@@ -38,6 +38,7 @@ def test_storescp_gets_the_bytes_that_were_received_in_their_transfer_syntax(
     assert daemon.metric(PENDING) == 0
 
 
+@pytest.mark.both
 def test_a_destination_that_is_away_gets_everything_when_it_comes_back_in_order_per_series(
     make_daemon: MakeDaemon,
 ) -> None:

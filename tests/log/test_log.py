@@ -143,7 +143,7 @@ def test_a_command_without_a_log_warns_on_stderr_and_keeps_stdout_clean() -> Non
     assert done.stderr.endswith("WARNING command tried series_instance_uid=id-unknown\n")
 
 
-def test_the_readme_lists_every_event_and_no_other() -> None:
+def test_the_page_of_events_lists_every_event_and_no_other() -> None:
     sources = (REPOSITORY / "daemon" / "diptych").rglob("*.py")
     call = re.compile(
         r"\b_?log(?:\.(?:debug|info|warning|error|exception|log)|\.info if [^)]*)\)?\(\s*"
@@ -155,7 +155,7 @@ def test_the_readme_lists_every_event_and_no_other() -> None:
             names = re.findall(r'"([^"]*)"', found)
             assert names, f"{path.name}: an event without a name: {found}"
             used |= set(names)
-    table = (REPOSITORY / "README.md").read_text("utf-8").split("### Events")[1].split("\n#")[0]
+    table = (REPOSITORY / "deploy" / "events.md").read_text("utf-8")
     listed = re.findall(r"`([a-z0-9-]+)`", "\n".join(re.findall(r"^\|([^|]*)\|", table, re.M)))
     assert sorted(used | {"message"}) == sorted(listed)
 

@@ -48,6 +48,7 @@ def test_strangers_are_unique_in_archives_of_one_two_three_and_more_cases(
     assert relations == dict.fromkeys(bodies, "unique")
 
 
+@pytest.mark.both
 @pytest.mark.parametrize(
     "copy",
     [
@@ -84,6 +85,7 @@ def evidence_of(own: Archive, row: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.both
 def test_a_near_duplicate_was_aligned_and_the_evidence_says_how(
     own: Archive, bodies: Bodies
 ) -> None:
@@ -143,6 +145,7 @@ def test_within_one_study_a_processed_copy_is_no_more_than_related(
     assert own.add(copy)["relation"] in ("related", "unique")
 
 
+@pytest.mark.both
 def test_the_same_series_from_another_source_is_exact_and_says_so(
     own: Archive, bodies: Bodies
 ) -> None:
@@ -152,6 +155,7 @@ def test_the_same_series_from_another_source_is_exact_and_says_so(
     assert "cross_source" in flags(row)
 
 
+@pytest.mark.both
 def test_a_resend_makes_no_revision_and_no_duplicate(own: Archive, bodies: Bodies) -> None:
     own.add(bodies["limb-0"])
     own.receive(bodies["limb-0"])
@@ -159,6 +163,7 @@ def test_a_resend_makes_no_revision_and_no_duplicate(own: Archive, bodies: Bodie
     assert own.rows("SELECT revisions, resends FROM series") == [(1, 1)]
 
 
+@pytest.mark.both
 def test_late_slices_open_a_revision_that_does_not_match_itself(
     own: Archive, bodies: Bodies
 ) -> None:
@@ -180,6 +185,7 @@ def test_a_blank_series_is_not_screenable_and_matches_no_other_blank_series(
     assert len(own.indexes.slices) == 0
 
 
+@pytest.mark.both
 def test_identical_slices_share_one_node_of_the_index(own: Archive, bodies: Bodies) -> None:
     body = deepcopy(bodies["head-0"])
     for data_set in body[8:]:
@@ -262,6 +268,7 @@ def test_a_file_that_vanished_from_the_spool_is_a_named_reason(
     assert (row["relation"], row["reason"]) == ("not-screenable", "spool-file-lost")
 
 
+@pytest.mark.both
 @pytest.mark.parametrize(
     ("change", "part"),
     [
@@ -303,6 +310,7 @@ def test_stacks_of_one_series_are_cases_of_their_own_and_the_largest_speaks(
     assert own.rows("SELECT count(*) FROM verdict WHERE principal") == [(1,)]
 
 
+@pytest.mark.both
 def test_every_verdict_keeps_a_proxy_its_evidence_and_a_chain_that_verifies(
     own: Archive, bodies: Bodies, tmp_path: Any
 ) -> None:
@@ -328,6 +336,7 @@ def test_a_late_slice_after_the_purge_leaves_the_judged_whole_in_place(
     assert own.add(copies.new_uids(bodies["head-0"][:15], 6))["relation"] == "exact"
 
 
+@pytest.mark.both
 def test_a_series_whose_files_were_lost_is_judged_when_it_is_sent_again(
     own: Archive, bodies: Bodies
 ) -> None:
@@ -398,6 +407,7 @@ def test_copies_of_a_copy_are_of_one_group(own: Archive, bodies: Bodies) -> None
     assert rows[-1]["c3"] == 1.0, "the hits of the copies are those of the first"
 
 
+@pytest.mark.both
 def test_a_series_that_comes_after_the_newest_case_was_forgotten_is_judged(
     own: Archive, bodies: Bodies
 ) -> None:

@@ -156,6 +156,7 @@ def test_a_series_that_lies_across_two_parts_is_partial_with_the_one_it_shares_m
     assert row["matched_case_id"] in (low["case_id"], high["case_id"])
 
 
+@pytest.mark.both
 def test_of_two_copies_that_arrive_at_the_same_moment_one_is_the_duplicate(
     own: Archive, bodies: Bodies
 ) -> None:

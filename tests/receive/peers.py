@@ -183,7 +183,7 @@ def data_pdu(*values: bytes, context: int = 1) -> bytes:
 
 
 def command(
-    message: int,
+    message: int | None,
     sop_class: bytes | None,
     instance_uid: bytes | None,
     has_data: bool,
@@ -194,7 +194,8 @@ def command(
     if sop_class is not None:
         elements += _element(0x0002, sop_class)
     elements += _element(0x0100, struct.pack("<H", field))
-    elements += _element(0x0110, struct.pack("<H", message))
+    if message is not None:
+        elements += _element(0x0110, struct.pack("<H", message))
     elements += _element(0x0700, struct.pack("<H", 0))
     elements += _element(0x0800, struct.pack("<H", 0x0001 if has_data else 0x0101))
     if instance_uid is not None:
@@ -276,6 +277,11 @@ class LoneAcceptor:
 
     def kept(self) -> list[str]:
         return [locator for _, locator in self.spool.kept()]
+
+    def wait(self, seconds: float) -> None:
+        """Until it has ended by itself."""
+        self._process.join(seconds)
+        assert self._process.exitcode == 0
 
     def close(self) -> None:
         self._process.terminate()

@@ -212,6 +212,17 @@ def test_requests_without_waiting_for_answers_take_neither_files_nor_memory(
     plain.wait_until(lambda: not parts(plain), "rid of them", 10)
 
 
+def test_requests_that_cannot_be_answered_take_no_memory(plain: Daemon) -> None:
+    one = data_pdu(LAST_COMMAND + command(None, CT.encode(), b"1.2.3", True))
+    one += data_pdu(DATA + bytes(100_000)) * 10 + data_pdu(LAST_DATA + bytes(2))
+    with bounded_memory(plain), ExitStack() as stack:
+        peer = connector(stack, plain.port)(associate_request(b"NAMELESS"))
+        assert type_of_answer(peer) == A_ASSOCIATE_AC
+        with pytest.raises(ConnectionError):
+            _send_often(peer, one, 400)
+    assert deliver(plain.port, [instance()]) == [0x0000]
+
+
 def test_more_than_1024_descriptors_are_no_reason_to_fail(plain: Daemon) -> None:
     (pid,) = acceptor_pids(plain)
     held, _ = resource.prlimit(pid, resource.RLIMIT_NOFILE)
@@ -256,7 +267,7 @@ def test_more_than_1024_descriptors_are_no_reason_to_fail(plain: Daemon) -> None
     ids=range(18),
 )
 def test_a_pdu_out_of_order_or_without_content_costs_only_its_association(
-    impatient: Daemon, sent: bytes
+    impatient: Daemon, plain: Daemon, sent: bytes
 ) -> None:
     for first in (b"", associate_request(b"ODD")):
         with ExitStack() as stack:
@@ -270,7 +281,7 @@ def test_a_pdu_out_of_order_or_without_content_costs_only_its_association(
     log = impatient.log()
     assert "Traceback" not in log
     assert "thread-ended" not in log
-    assert echo_seconds(impatient.port) < 1
+    assert seconds_more(impatient, plain) < 1
 
 
 def test_zero_length_fragments_between_others_change_nothing(plain: Daemon) -> None:
@@ -286,7 +297,7 @@ def test_zero_length_fragments_between_others_change_nothing(plain: Daemon) -> N
 
 
 def test_a_thousand_aborts_inside_a_data_set_leave_neither_files_nor_threads(
-    plain: Daemon,
+    plain: Daemon, impatient: Daemon
 ) -> None:
     begun = data_pdu(LAST_COMMAND + command(1, CT.encode(), b"1.2.3", True))
     begun += data_pdu(DATA + bytes(10_000))
@@ -307,7 +318,7 @@ def test_a_thousand_aborts_inside_a_data_set_leave_neither_files_nor_threads(
         for sender in senders:
             sender.start()
         while any(sender.is_alive() for sender in senders):
-            assert echo_seconds(plain.port) < 2
+            assert seconds_more(plain, impatient) < 2
     plain.wait_until(lambda: not parts(plain), "rid of half-sent files", 10)
     plain.wait_until(lambda: threads(pid) <= quiet + 1, "rid of their threads", 10)
     assert acceptor_pids(plain) == [pid]

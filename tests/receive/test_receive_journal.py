@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import random
 import threading
@@ -287,6 +288,144 @@ def test_an_entry_is_what_was_appended(room: Room) -> None:
     sha256 = hashlib.sha256(content[OFFSET:]).hexdigest()
     [(found, _)] = list(room.journal._segments[0].read())
     assert found == Entry(locator, OFFSET, sha256, content)
+
+
+def test_a_turn_between_a_record_and_its_file_syncs_the_file(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[str] = set()
+    sync_file, write = journal._sync_file, room.spool.write
+
+    def watched(path: Path) -> OSError | None:
+        if path.exists():
+            synced.add(path.name)
+        return sync_file(path)
+
+    def turn() -> None:
+        with room.journal._changed:
+            room.journal._turn()
+
+    turning = threading.Thread(target=turn)
+
+    def late(locator: str, content: bytes) -> None:
+        turning.start()
+        time.sleep(0.3)
+        write(locator, content)
+
+    monkeypatch.setattr(journal, "_sync_file", watched)
+    monkeypatch.setattr(room.spool, "write", late)
+    locator = room.keep(contents(1)[0])
+    turning.join()
+    _wait(lambda: not room.journal._segments[1].busy)
+    assert synced == {Path(locator).name}
+
+
+def test_what_is_forgotten_while_a_dead_acceptors_journal_is_read_does_not_come_back(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locator = room.keep(contents(1)[0])
+    room.crash()
+    kept, asked = receipts.kept, []
+
+    def forgotten_after(store: Store, locators: list[str]) -> set[str]:
+        found = kept(store, locators)
+        if not asked:
+            with store.write() as connection:
+                connection.exec_driver_sql("UPDATE blob SET sha256 = NULL, purged_at = 1")
+            room.spool.remove(locator)
+        asked.append(locators)
+        return found
+
+    monkeypatch.setattr(receipts, "kept", forgotten_after)
+    assert journal.recover(room.store, room.spool) == 0
+    assert list(room.spool.kept()) == []
+
+
+def test_a_file_that_the_disk_cannot_read_is_written_from_the_journal(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = contents(1)[0]
+    path = room.spool.path(room.keep(content))
+    room.crash()
+    read = Path.read_bytes
+
+    def broken(this: Path) -> bytes:
+        if this == path:
+            raise OSError(5, "Input/output error")
+        return read(this)
+
+    monkeypatch.setattr(Path, "read_bytes", broken)
+    assert journal.recover(room.store, room.spool) == 1
+    assert read(path) == content
+
+
+def test_a_turn_is_tried_again_whatever_was_in_its_way(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_RETRY_SECONDS", 0.05)
+    room.keep(contents(1)[0])
+    sync_files, failures = journal._sync_files, [RuntimeError("can't start new thread")]
+
+    def once(*arguments: object) -> None:
+        if failures:
+            raise failures.pop()
+        sync_files(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(journal, "_sync_files", once)
+    with room.journal._changed:
+        room.journal._turn()
+    _wait(lambda: not room.journal._segments[1].busy)
+
+
+def test_nothing_is_appended_after_the_end(room: Room) -> None:
+    room.journal.close()
+    with pytest.raises(StoreError, match="journal: closed"):
+        room.keep(contents(1)[0])
+    assert list(room.spool.kept()) == []
+
+
+def test_a_file_that_was_not_written_whole_does_not_stay_though_the_database_is_away(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Short(io.FileIO):
+        def write(self, data: bytes) -> int:  # type: ignore[override]
+            return super().write(data[:100])
+
+    def away(_store: Store, _locators: list[str]) -> set[str]:
+        raise StoreError("audit database: away")
+
+    monkeypatch.setattr(receipts, "kept", away)
+    monkeypatch.setattr(Path, "open", lambda path, mode, **_: Short(path, mode.rstrip("b")))
+    with pytest.raises(StoreError, match="No space left"):
+        room.keep(contents(1)[0])
+    assert list(room.spool.kept()) == []
+
+
+def test_everybody_hears_of_a_failure_also_where_tidying_up_fails(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> set[str]:
+        time.sleep(0.05)
+        raise RuntimeError
+
+    monkeypatch.setattr(receipts, "record", broken)
+    monkeypatch.setattr(receipts, "kept", broken)
+    heard: list[str] = []
+
+    def send(content: bytes) -> None:
+        try:
+            room.keep(content)
+        except StoreError as error:
+            heard.append(str(error))
+
+    threads = [
+        threading.Thread(target=send, args=(content,), daemon=True) for content in contents(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(5)
+    assert heard == ["internal: RuntimeError"] * 6
 
 
 def _wait(condition: Callable[[], bool], seconds: float = 10) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,11 +12,55 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
 
+from diptych import backup
+from diptych.audit import receipts
+from diptych.audit.store import Store
+from diptych.config import Config
+from diptych.receive import journal
+from diptych.receive.journal import Journal
+from diptych.receive.keeper import Arrival, Keeper
+from diptych.receive.spool import Spool, data_set_offset
+from diptych.service import open_folder
 from running import Daemon, send, series
+
+CT_SMALL = Path(str(get_testdata_file("CT_small.dcm")))
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """An archive with one instance, whose file is at ``locator``."""
+
+    config: Config
+    store: Store
+    locator: str
+
+
+def _arrival(spool: Spool) -> Arrival:
+    content, header = CT_SMALL.read_bytes(), dcmread(CT_SMALL, stop_before_pixels=True)
+    offset = data_set_offset(CT_SMALL)
+    uids = (header.SOPClassUID, header.SOPInstanceUID, header.StudyInstanceUID)
+    return Arrival(
+        receipts.Arrival(
+            "default",
+            None,
+            receipts.Identity(*map(str, uids), str(header.SeriesInstanceUID)),
+            receipts.Stored(
+                hashlib.sha256(content[offset:]).hexdigest(),
+                str(header.file_meta.TransferSyntaxUID),
+                len(content) - offset,
+                spool.locator("default"),
+            ),
+        ),
+        offset,
+        content,
+    )
 
 
 def diptych(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -140,6 +185,56 @@ def test_what_cannot_be_backed_up_or_restored_is_said_and_changes_nothing(
         assert (done.returncode, said in done.stderr) == (code, True), done.stderr
     assert not (tmp_path / "new").exists()
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["file"]
+
+
+def test_a_case_is_forgotten_in_a_restored_folder_that_no_daemon_has_used(
+    backed_up: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    assert diptych("restore", backed_up[0], "--data", data).returncode == 0
+    with closing(sqlite3.connect(data / "diptych.sqlite3")) as connection:
+        [(case,)] = connection.execute('SELECT max(id) FROM "case"')
+    done = diptych("forget", case, "--data", data)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture
+def keeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeping]:
+    """What an acceptor leaves that does not come to sync its files."""
+    monkeypatch.setattr(journal, "_IDLE_SECONDS", 3600.0)
+    monkeypatch.setattr(journal, "_SYNC_SECONDS", 3600.0)
+    config = Config(data=tmp_path / "data")
+    config.data.mkdir()
+    store, spool, _ = open_folder(config)
+    Keeper(store, spool, Journal(spool, "a" * 32)).keep(_arrival(spool))
+    [(_, locator)] = spool.kept()
+    yield Keeping(config, store, locator)
+    store.close()
+
+
+def test_a_file_that_was_being_written_when_it_was_gathered_is_copied_again(
+    keeping: Keeping, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed: list[Path] = []
+
+    def copy(_: object, source: Path, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(source.read_bytes()[: None if placed else 4096])
+        placed.append(source)
+
+    monkeypatch.setattr(backup._Placing, "__call__", copy)
+    backup.back_up(keeping.config, keeping.store, tmp_path / "copy")
+    copied = tmp_path / "copy" / "spool" / keeping.locator
+    assert copied.read_bytes() == CT_SMALL.read_bytes()
+
+
+def test_what_only_the_journal_of_a_dead_daemon_holds_is_backed_up(
+    keeping: Keeping, tmp_path: Path
+) -> None:
+    (keeping.config.spool_folder / keeping.locator).unlink()  # the power cut took it
+    backup.back_up(keeping.config, keeping.store, tmp_path / "copy")
+    copied = tmp_path / "copy" / "spool" / keeping.locator
+    assert copied.read_bytes() == CT_SMALL.read_bytes()
 
 
 def test_a_folder_that_was_not_restored_whole_is_not_served(

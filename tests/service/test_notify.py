@@ -110,7 +110,10 @@ def test_ready_is_said_once_the_model_and_the_index_are_there_and_not_before(
         assert status == 503
         assert "loading the index" in said
         assert not manager.has("READY")
-        assert any(n == "STATUS" and "loading the index" in v for n, v in manager.heard)
+        daemon.wait_until(
+            lambda: any(n == "STATUS" and "loading the index" in v for n, v in manager.listen(0.1)),
+            "the status",
+        )
     daemon.wait_until(lambda: manager.has("READY"), "ready")
     assert daemon.get("/readyz", port=port)[0] == 200
     daemon.wait_until(lambda: manager.has("STATUS", "receiving and judging"), "the status")

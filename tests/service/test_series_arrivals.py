@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 from pydicom.dataset import Dataset
 
 from receive.peers import Peer, deliver, encoded, parts
@@ -14,6 +15,7 @@ from running import Daemon, instance, series
 MEGABYTES = 100
 
 
+@pytest.mark.both
 def test_a_series_over_two_associations_at_once_is_one_revision(
     make_daemon: Callable[..., Daemon],
 ) -> None:

@@ -7,6 +7,8 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from running import Daemon, send, series
 
 
@@ -26,6 +28,7 @@ def _judged(daemon: Daemon, count: int) -> None:
     )
 
 
+@pytest.mark.both
 def test_a_killed_worker_is_started_again_and_its_work_resumes(daemon: Daemon) -> None:
     os.kill(_child(daemon, "diptych-worker"), signal.SIGKILL)
     assert send(daemon.port, series(3, seed=1)) == [0, 0, 0]
@@ -74,6 +77,7 @@ def test_a_corrupt_index_is_refused_in_words_and_built_from_the_database(
     assert daemon.metric("diptych_index_vectors") == vectors
 
 
+@pytest.mark.both
 def test_judged_pixels_are_purged_by_age_and_come_back_with_a_resend(
     make_daemon: Callable[..., Daemon],
 ) -> None:

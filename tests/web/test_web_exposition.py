@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from audit.builder import Archive, copy, fill, stack, template
+from audit.builder import Archive, Template, fill, stack
 from diptych import metrics
 from diptych.audit import counters
 from diptych.errors import Reason
@@ -22,27 +22,25 @@ SOURCES = ("north", "south", "other")
 
 
 @pytest.fixture(scope="session")
-def _empty_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return template(tmp_path_factory.mktemp("empty"))
+def _empty_template(tmp_path_factory: pytest.TempPathFactory) -> Template:
+    return Template(tmp_path_factory.mktemp("empty"), None, None)
 
 
 @pytest.fixture(scope="session")
-def _filled_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return template(tmp_path_factory.mktemp("filled"), fill)
+def _filled_template(tmp_path_factory: pytest.TempPathFactory) -> Template:
+    return Template(tmp_path_factory.mktemp("filled"), None, fill)
 
 
 @pytest.fixture
-def archive(_empty_template: Path, tmp_path: Path) -> Iterator[Archive]:
-    made = copy(_empty_template, tmp_path)
-    yield made
-    made.close()
+def archive(_empty_template: Template, tmp_path: Path) -> Iterator[Archive]:
+    with _empty_template.copy(tmp_path) as made:
+        yield made
 
 
 @pytest.fixture
-def filled(_filled_template: Path, tmp_path: Path) -> Iterator[Archive]:
-    made = copy(_filled_template, tmp_path)
-    yield made
-    made.close()
+def filled(_filled_template: Template, tmp_path: Path) -> Iterator[Archive]:
+    with _filled_template.copy(tmp_path) as made:
+        yield made
 
 
 def exposition(archive: Archive, sources=SOURCES, gauges=dict) -> Exposition:

@@ -99,6 +99,19 @@ def test_the_audit_check_counts_what_was_changed(archive: Archive) -> None:
     assert problems() == 1
 
 
+def test_after_a_start_the_audit_check_comes_when_it_is_due_or_found_something(
+    archive: Archive,
+) -> None:
+    assert jobs._until_audit(archive.store, 86_400) == jobs.FIRST_AUDIT_SECONDS
+    jobs.check_audit(archive.store, archive.head_file)
+    assert jobs._until_audit(archive.store, 86_400) == pytest.approx(86_400, abs=60)
+    assert jobs._until_audit(archive.store, 60) == pytest.approx(60, abs=1)
+    archive.tamper("UPDATE gauge SET updated_at = updated_at - 86000000000")
+    assert jobs._until_audit(archive.store, 86_400) == pytest.approx(400, abs=60)
+    archive.tamper("UPDATE gauge SET value = 1")
+    assert jobs._until_audit(archive.store, 86_400) == jobs.FIRST_AUDIT_SECONDS
+
+
 def test_a_daemon_checks_by_itself_and_says_when(make_daemon) -> None:
     daemon: Daemon = make_daemon(DIPTYCH_JOBS__AUDIT="1", DIPTYCH_JOBS__RECALL="1").start()
     for check in metrics.CHECKS:

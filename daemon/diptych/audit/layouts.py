@@ -36,10 +36,11 @@ def owners(connection: Connection, keys: Sequence[int]) -> dict[int, Owner]:
 
 
 def everything(
-    store: Store, version: int, batch: int = 10_000
+    store: Store, version: int, after: int = 0, batch: int = 10_000
 ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
-    """Every layout of a newest revision in order of key: keys, float32 (m, d)."""
-    last = 0
+    """Every layout of a newest revision with a key above ``after``, in order of key: keys, float32
+    (m, d)."""
+    last = after
     while True:
         with store.read() as connection:
             rows = connection.execute(

@@ -1,7 +1,9 @@
 """Bring the database to this version's schema, or say in words why not.
 
 The migrations are Alembic's, in ``sql/``. An SQLite database is copied (with SQLite's own backup)
-before it is migrated; a schema from a newer Diptych is refused and left untouched.
+before it is migrated, by whichever start comes first; PostgreSQL is migrated only by
+``diptych db upgrade``, after a backup of the operator's own. A schema from a newer Diptych is
+refused and left untouched.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import insert, select
 
+from diptych.audit import postgres
 from diptych.audit.schema import site
 from diptych.audit.store import Store, now
 from diptych.errors import ConfigError
@@ -28,6 +31,19 @@ def scripts_folder() -> Path:
     """``sql/`` of the source tree, or its copy inside the wheel."""
     packaged = Path(str(files("diptych"))) / "_sql"
     return packaged if packaged.is_dir() else Path(__file__).resolve().parents[3] / "sql"
+
+
+def prepare(store: Store) -> str | None:
+    """What a start does: bring SQLite up to date (see ``upgrade``), check PostgreSQL.
+
+    Raises ConfigError with the command when PostgreSQL is not of this version.
+    """
+    if not store.is_postgresql:
+        return upgrade(store)
+    with store.read() as connection:
+        postgres.check_server(connection)
+    check(store)
+    return None
 
 
 def upgrade(store: Store) -> str | None:
@@ -61,11 +77,15 @@ def upgrade(store: Store) -> str | None:
 def check(store: Store) -> None:
     """Raise ConfigError unless the database has exactly this version's schema."""
     current, newest = current_revision(store), newest_revision()
-    if current != newest:
-        raise ConfigError(
-            f"the audit database has schema {current}, this version needs {newest}: "
-            "`diptych serve` migrates an older one; a newer one needs the newer Diptych"
-        )
+    if current == newest:
+        return
+    if current is None and store.is_postgresql:
+        raise ConfigError("the audit database is empty: `diptych db upgrade` makes its tables")
+    how = "`diptych db upgrade`" if store.is_postgresql else "`diptych serve`"
+    raise ConfigError(
+        f"the audit database has schema {current}, this version needs {newest}: "
+        f"{how} migrates an older one; a newer one needs the newer Diptych"
+    )
 
 
 def current_revision(store: Store) -> str | None:

@@ -35,6 +35,9 @@ _ANOTHER_CHANCE = (
 
 # Parameters of one statement.
 _AT_ONCE = 500
+# Before the locator of a file that is gone although nobody removed it: should it be there again
+# (its disk was not mounted), it is filed anew and not taken for one that is to be removed.
+_LOST = "lost/"
 
 
 @dataclass(frozen=True)
@@ -194,7 +197,7 @@ def mark_lost(store: Store, locators: list[str]) -> None:
             connection.execute(
                 update(blob)
                 .where(blob.c.locator == locator, blob.c.purged_at.is_(None))
-                .values(purged_at=now())
+                .values(purged_at=now(), locator=_LOST + locator)
             )
 
 
@@ -214,14 +217,13 @@ def kept(store: Store, locators: Sequence[str]) -> set[str]:
 
 
 def was_purged(store: Store, locator: str) -> bool:
-    """Whether this file's row says that it is purged: only the removal itself was cut off."""
+    """Whether this file's row says that it is purged, and only the removal itself was cut off; or
+    that it was forgotten while it was lost."""
+    removed = and_(blob.c.locator == locator, blob.c.purged_at.is_not(None))
+    forgotten = and_(blob.c.locator == _LOST + locator, blob.c.sha256.is_(None))
     with store.read() as connection:
-        return (
-            connection.execute(
-                select(blob.c.id).where(blob.c.locator == locator, blob.c.purged_at.is_not(None))
-            ).first()
-            is not None
-        )
+        found = connection.execute(select(blob.c.id).where(or_(removed, forgotten)))
+        return found.first() is not None
 
 
 def purgeable(

@@ -18,7 +18,7 @@ from sqlalchemy import case as either
 from sqlalchemy.sql.elements import ColumnElement
 
 from diptych.audit import archive, chain
-from diptych.audit.schema import case, evidence, reverdict, series, verdict
+from diptych.audit.schema import case, evidence, fitting, reverdict, series, verdict
 from diptych.audit.store import Store, now
 
 EVENT = "reverdict"
@@ -160,16 +160,19 @@ def record(store: Store, said: Sequence[Said]) -> int:
         newest = _newest_rows(connection, [one.stack.verdict_id for one in said])
         present = archive.present(connection, [case for one in said for case in _cases(one)])
         rows = [
-            {
-                "verdict_id": one.stack.verdict_id,
-                "relation": one.relation,
-                "flags": json.dumps(sorted(one.flags)),
-                "matched_case_id": one.matched_case_id,
-                "threshold": one.threshold,
-                "detail": one.detail,
-                "policy": one.policy,
-                "created_at": now(),
-            }
+            fitting(
+                reverdict,
+                {
+                    "verdict_id": one.stack.verdict_id,
+                    "relation": one.relation,
+                    "flags": json.dumps(sorted(one.flags)),
+                    "matched_case_id": one.matched_case_id,
+                    "threshold": one.threshold,
+                    "detail": one.detail,
+                    "policy": one.policy,
+                    "created_at": now(),
+                },
+            )
             for one in said
             if newest.get(one.stack.verdict_id) == one.stack.last
             and present.issuperset(_cases(one))

@@ -7,6 +7,9 @@ else; PatientID and PatientBirthDate only as an HMAC with the site's key.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -20,8 +23,50 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
 )
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeEngine
+
+
+class Words(TypeDecorator[str]):
+    """Text of at most ``length`` characters (None: any), cut and cleaned before it is written.
+
+    SQLite would keep anything; PostgreSQL refuses what is longer, and NUL. Neither can encode half
+    of a surrogate pair. The tables must hold the same on both.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, length: int | None = None) -> None:
+        super().__init__()
+        self.length = length
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return Text() if self.length is None else String(self.length)
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else self.fitting(value)
+
+    def fitting(self, value: str) -> str:
+        if "\0" in value or not value.isascii():
+            value = value.replace("\0", "").encode(errors="replace").decode()
+        return value[: self.length]
+
+
+def fitting(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row as the table will hold it: what is hashed must be what is kept."""
+    return {
+        name: column.type.fitting(value)
+        if isinstance(column := table.c.get(name), Column)
+        and isinstance(column.type, Words)
+        and isinstance(value, str)
+        else value
+        for name, value in row.items()
+    }
+
 
 metadata = MetaData(
     naming_convention={
@@ -34,15 +79,15 @@ metadata = MetaData(
 
 # SQLite assigns row ids only to a column typed exactly INTEGER.
 Id = BigInteger().with_variant(Integer, "sqlite")
-Uid = String(64)
-Sha256 = String(64)
+Uid = Words(64)
+Sha256 = Words(64)
 
 site = Table(
     "site",
     metadata,
     Column("id", Integer, primary_key=True),
     Column("created_at", BigInteger, nullable=False),
-    Column("archive_uuid", String(36), nullable=False),
+    Column("archive_uuid", Words(36), nullable=False),
     Column("hmac_key", LargeBinary, nullable=False),
     comment="One row: which archive this is, and the key that hides patient identifiers.",
 )
@@ -51,11 +96,11 @@ association = Table(
     "association",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("name", String(32), nullable=False, unique=True),
-    Column("acceptor", String(36), nullable=False),
-    Column("source", String(32), nullable=False),
-    Column("calling_ae_title", String(16), nullable=False),
-    Column("address", String(45), nullable=False),
+    Column("name", Words(32), nullable=False, unique=True),
+    Column("acceptor", Words(36), nullable=False),
+    Column("source", Words(32), nullable=False),
+    Column("calling_ae_title", Words(16), nullable=False),
+    Column("address", Words(45), nullable=False),
     Column("opened_at", BigInteger, nullable=False),
     Column("closed_at", BigInteger, index=True),
     comment="An association that delivered at least one instance.",
@@ -68,8 +113,8 @@ blob = Table(
     Column("sha256", Sha256),
     Column("transfer_syntax_uid", Uid, nullable=False),
     Column("bytes", BigInteger, nullable=False),
-    Column("store", String(32), nullable=False),
-    Column("locator", String(255), nullable=False, index=True),
+    Column("store", Words(32), nullable=False),
+    Column("locator", Words(255), nullable=False, index=True),
     Column("created_at", BigInteger, nullable=False),
     Column("purged_at", BigInteger),
     UniqueConstraint("sha256", "transfer_syntax_uid"),
@@ -84,7 +129,7 @@ series = Table(
     "series",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("source", String(32), nullable=False),
+    Column("source", Words(32), nullable=False),
     Column("study_instance_uid", Uid),
     Column("series_instance_uid", Uid),
     Column("synthetic", Boolean, nullable=False),
@@ -114,7 +159,7 @@ instance = Table(
     Column("blob_id", ForeignKey("blob.id"), index=True),
     Column("created_at", BigInteger, nullable=False),
     # Filled when a revision that holds the instance is judged:
-    Column("outcome", String(40)),
+    Column("outcome", Words(40)),
     Column("pixel_hash", LargeBinary),
     Column("identity_hash", LargeBinary),
     Column("private_hash", LargeBinary),
@@ -143,10 +188,10 @@ forward = Table(
     "forward",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("destination", String(32), nullable=False),
+    Column("destination", Words(32), nullable=False),
     Column("series_id", ForeignKey("series.id"), nullable=False),
     Column("instance_id", ForeignKey("instance.id"), nullable=False, index=True),
-    Column("status", String(16), nullable=False),
+    Column("status", Words(16), nullable=False),
     Column("queued_at", BigInteger, nullable=False),
     Column("due_at", BigInteger, nullable=False),
     Column("attempts", Integer, nullable=False),
@@ -163,7 +208,7 @@ pull = Table(
     "pull",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("archive", String(255), nullable=False),
+    Column("archive", Words(255), nullable=False),
     Column("series_hmac", Sha256, nullable=False),
     Column("completed", Integer, nullable=False),
     Column("failed", Integer, nullable=False),
@@ -180,10 +225,10 @@ commitment = Table(
     metadata,
     Column("id", Id, primary_key=True),
     Column("transaction_uid", Uid, nullable=False),
-    Column("ae_title", String(16), nullable=False),
-    Column("source", String(32), nullable=False),
-    Column("mode", String(8), nullable=False),
-    Column("status", String(16), nullable=False),
+    Column("ae_title", Words(16), nullable=False),
+    Column("source", Words(32), nullable=False),
+    Column("mode", Words(8), nullable=False),
+    Column("status", Words(16), nullable=False),
     Column("received_at", BigInteger, nullable=False),
     Column("due_at", BigInteger, nullable=False),
     Column("attempts", Integer, nullable=False),
@@ -210,12 +255,12 @@ revision = Table(
     Column("id", Id, primary_key=True),
     Column("series_id", ForeignKey("series.id"), nullable=False),
     Column("number", Integer, nullable=False),
-    Column("status", String(16), nullable=False),
+    Column("status", Words(16), nullable=False),
     Column("sealed_at", BigInteger, nullable=False),
     Column("last_received_at", BigInteger, nullable=False),
     Column("last_instance_id", BigInteger, nullable=False),
     Column("attempts", Integer, nullable=False),
-    Column("lease_owner", String(36)),
+    Column("lease_owner", Words(36)),
     Column("lease_until", BigInteger),
     Column("judged_at", BigInteger),
     UniqueConstraint("series_id", "number"),
@@ -228,12 +273,12 @@ case = Table(
     metadata,
     Column("id", Id, primary_key=True),
     Column("series_id", ForeignKey("series.id"), nullable=False),
-    Column("signature", String(64), nullable=False),
+    Column("signature", Words(64), nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("forgotten_at", BigInteger),
     # As its newest judged revision says; null: it does not, or the case was forgotten.
-    Column("modality", String(16)),
-    Column("body_part", String(64)),
+    Column("modality", Words(16)),
+    Column("body_part", Words(64)),
     UniqueConstraint("series_id", "signature"),
     comment="One stack of one series: what a verdict is about.",
 )
@@ -242,8 +287,8 @@ collection = Table(
     "collection",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("name", String(64), nullable=False, unique=True),
-    Column("kind", String(16), nullable=False),
+    Column("name", Words(64), nullable=False, unique=True),
+    Column("kind", Words(16), nullable=False),
     Column("created_at", BigInteger, nullable=False),
     comment="owned | candidate | test-set.",
 )
@@ -253,8 +298,8 @@ delivery = Table(
     metadata,
     Column("id", Id, primary_key=True),
     Column("collection_id", ForeignKey("collection.id"), nullable=False),
-    Column("name", String(64), nullable=False, unique=True),
-    Column("vendor", String(64)),
+    Column("name", Words(64), nullable=False, unique=True),
+    Column("vendor", Words(64)),
     Column("created_at", BigInteger, nullable=False),
     Column("accepted_at", BigInteger),
 )
@@ -318,7 +363,7 @@ fingerprint = Table(
     metadata,
     Column("id", Id, primary_key=True),
     Column("fingerprint", Sha256, nullable=False, unique=True),
-    Column("model", String(64), nullable=False),
+    Column("model", Words(64), nullable=False),
     Column("dimension", Integer, nullable=False),
     Column("next_key", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
@@ -360,9 +405,9 @@ policy = Table(
     "policy",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("name", String(64), nullable=False),
+    Column("name", Words(64), nullable=False),
     Column("sha256", Sha256, nullable=False, unique=True),
-    Column("payload", Text, nullable=False),
+    Column("payload", Words(), nullable=False),
     Column("created_at", BigInteger, nullable=False),
 )
 
@@ -371,8 +416,8 @@ event = Table(
     metadata,
     Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
     Column("at", BigInteger, nullable=False),
-    Column("kind", String(32), nullable=False),
-    Column("payload", Text, nullable=False),
+    Column("kind", Words(32), nullable=False),
+    Column("payload", Words(), nullable=False),
     Column("previous_hash", Sha256, nullable=False),
     Column("hash", Sha256, nullable=False),
     Index("ix_event_kind_seq", "kind", "seq"),
@@ -388,32 +433,32 @@ verdict = Table(
     Column("case_id", ForeignKey("case.id"), index=True),
     Column("principal", Boolean, nullable=False),
     Column("revision", Integer, nullable=False),
-    Column("source", String(32), nullable=False),
+    Column("source", Words(32), nullable=False),
     Column("study_instance_uid", Uid),
     Column("series_instance_uid", Uid),
-    Column("modality", String(16)),
+    Column("modality", Words(16)),
     Column("slices", Integer, nullable=False),
     Column("informative_slices", Integer, nullable=False),
     Column("c1", Float),
     Column("c3", Float),
-    Column("count_mode", String(16)),
+    Column("count_mode", Words(16)),
     Column("threshold", Float),
-    Column("relation", String(16), nullable=False),
-    Column("flags", Text, nullable=False),
+    Column("relation", Words(16), nullable=False),
+    Column("flags", Words(), nullable=False),
     Column("matched_case_id", BigInteger, index=True),
     Column("matched_series_instance_uid", Uid),
-    Column("search", String(8)),
-    Column("reason", String(40)),
-    Column("detail", Text),
-    Column("model", String(64)),
+    Column("search", Words(8)),
+    Column("reason", Words(40)),
+    Column("detail", Words()),
+    Column("model", Words(64)),
     Column("fingerprint", Sha256),
-    Column("policy", String(64)),
+    Column("policy", Words(64)),
     Column("watermark", BigInteger),
     Column("seconds", Float, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("salt", LargeBinary),
     Column("matched_salt", LargeBinary),
-    Column("case_digest", String(64)),
+    Column("case_digest", Words(64)),
     Column("evidence_sha256", Sha256),
     UniqueConstraint("revision_id", "case_id"),
     Index("ix_verdict_created_at", "created_at"),
@@ -429,12 +474,12 @@ reverdict = Table(
     metadata,
     Column("id", ForeignKey("event.seq"), primary_key=True, autoincrement=False),
     Column("verdict_id", ForeignKey("verdict.id"), nullable=False, index=True),
-    Column("relation", String(16), nullable=False),
-    Column("flags", Text, nullable=False),
+    Column("relation", Words(16), nullable=False),
+    Column("flags", Words(), nullable=False),
     Column("matched_case_id", BigInteger),
     Column("threshold", Float, nullable=False),
-    Column("detail", Text, nullable=False),
-    Column("policy", String(64), nullable=False),
+    Column("detail", Words(), nullable=False),
+    Column("policy", Words(64), nullable=False),
     Column("created_at", BigInteger, nullable=False),
     comment=(
         "What a verdict's stored evidence says under another policy. The newest of a verdict is "
@@ -466,8 +511,8 @@ evidence = Table(
 counter = Table(
     "counter",
     metadata,
-    Column("name", String(64), primary_key=True),
-    Column("labels", String(200), primary_key=True),
+    Column("name", Words(64), primary_key=True),
+    Column("labels", Words(200), primary_key=True),
     Column("value", Float, nullable=False),
     comment="Metrics that grow in the transaction of what they count.",
 )
@@ -475,9 +520,9 @@ counter = Table(
 gauge = Table(
     "gauge",
     metadata,
-    Column("name", String(64), primary_key=True),
+    Column("name", Words(64), primary_key=True),
     Column("value", Float, nullable=False),
-    Column("text", Text),
+    Column("text", Words()),
     Column("updated_at", BigInteger, nullable=False),
     comment="Last known readings of the worker: recall, index size, snapshot time, model.",
 )

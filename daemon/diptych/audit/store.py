@@ -1,8 +1,8 @@
-"""The connection to the audit database: reads anywhere, one writer per process.
+"""The connection to the audit database: reads anywhere, one writer at a time.
 
 SQLite runs in WAL with synchronous=FULL, so a commit is on disk when it returns; every write
-begins with BEGIN IMMEDIATE, so two processes never deadlock on a lock upgrade. Nothing slow
-happens inside a write transaction.
+begins with BEGIN IMMEDIATE, so two processes never deadlock on a lock upgrade. PostgreSQL is made
+to do the same (``audit.postgres``). Nothing slow happens inside a write transaction.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, TimeoutError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, TimeoutError
 
+from diptych.audit import postgres
 from diptych.errors import StoreError
 
 # Longer than any write transaction here (under 20 ms), short enough that a sender hears 0xA700.
@@ -30,12 +31,24 @@ def now() -> int:
     return time.time_ns() // 1000
 
 
-class Store:
-    """The audit database of one process."""
+class Refused(StoreError):
+    """The database refuses the row itself: trying again changes nothing."""
 
-    def __init__(self, url: str) -> None:
+
+class Store:
+    """The audit database of one process. ``patient``: it waits for a statement however long it
+    takes. Raises ConfigError when the URL cannot be used."""
+
+    def __init__(self, url: str, patient: bool = False) -> None:
         self.url = url
-        self.engine = _engine(url)
+        parsed = make_url(url)
+        self.is_postgresql = parsed.get_backend_name() == "postgresql"
+        if self.is_postgresql:
+            self.engine = postgres.engine(parsed, BUSY_SECONDS, patient)
+            self._sessions = postgres.sessions(parsed)
+        else:
+            self.engine = _sqlite(parsed)
+        event.listen(self.engine, "begin", _begin)
         self._writer = threading.Lock()
 
     @contextmanager
@@ -60,12 +73,36 @@ class Store:
         finally:
             self._writer.release()
 
+    @contextmanager
+    def judging(self) -> Iterator[None]:
+        """Nobody else judges meanwhile. With SQLite nobody else can: one daemon, one worker."""
+        if not self.is_postgresql:
+            yield
+            return
+        with self.session(postgres.JUDGING) as connection:
+            assert connection is not None
+            yield
+
+    @contextmanager
+    def session(self, key: int, wait: bool = True) -> Iterator[Connection | None]:
+        """A session of PostgreSQL that holds the advisory lock ``key``; without ``wait`` None when
+        another one holds it. Raises StoreError."""
+        with _translated(), self._sessions.connect() as connection:
+            function = "pg_advisory_lock" if wait else "pg_try_advisory_lock"
+            got = connection.execute(text(f"SELECT {function}(:key)"), {"key": key}).scalar_one()
+            yield connection if got is not False else None
+
     def scrub(self) -> None:
         """Fold SQLite's write-ahead log into the database and empty it, so that what was deleted
-        is in neither file; as far as other readers allow, else at a later checkpoint."""
-        if self.engine.dialect.name == "sqlite":
-            with _translated(), closing(self.engine.raw_connection()) as connection:
-                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        is in neither file; as far as other readers allow, else at a later checkpoint. On PostgreSQL
+        vacuum: what was deleted can no longer be asked for. Bytes of it may stay in pages until
+        they are written over, in the server's log and in its backups: these are the server's."""
+        if self.is_postgresql:
+            with _translated(), self._sessions.connect() as connection:
+                postgres.vacuum(connection)
+            return
+        with _translated(), closing(self.engine.raw_connection()) as connection:
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         """Give the connections back."""
@@ -77,17 +114,38 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        # The statement and its parameters hold identifiers: name only the driver's own words, and
-        # of these the first line (PostgreSQL quotes the offending values in its DETAIL).
-        words = str(error.orig).splitlines()
-        raise StoreError(f"audit database: {words[0] if words else 'no words'}") from error
+        # The statement, its parameters and the server's DETAIL hold identifiers: only the driver's
+        # own words are passed on, and the first line of these.
+        orig: BaseException = error.orig or error
+        said, busy = postgres.words(orig) or "no words", postgres.is_busy(orig)
+        refused = isinstance(error, (DataError, IntegrityError)) or postgres.refuses_the_row(orig)
+        _silence(error, said)
+        kind = Refused if refused else StoreError
+        raise kind(f"audit database: {'busy' if busy else said}") from error
     except TimeoutError as error:
         raise StoreError("audit database: no connection became free") from error
 
 
-def _engine(url: str) -> Engine:
-    if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+def _silence(error: BaseException | None, said: str) -> None:
+    """Leave nothing but ``said`` in an error and in those that it came from."""
+    while error is not None:
+        if isinstance(error, DBAPIError):
+            _silence(error.orig, said)
+            error.statement = error.params = None
+        if isinstance(error, DBAPIError) or (error.args and isinstance(error.args[0], dict)):
+            error.args = (said,)
+        error = error.__cause__ or error.__context__
+
+
+def _begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITE, False)
+    if connection.dialect.name == "postgresql":
+        postgres.begin(connection, writes)
+    else:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _sqlite(url: URL) -> Engine:
     engine = create_engine(
         url,
         hide_parameters=True,
@@ -106,10 +164,5 @@ def _engine(url: str) -> Engine:
         for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get(_WRITE, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine

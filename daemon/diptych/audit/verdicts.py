@@ -145,7 +145,8 @@ class InstanceOutcome:
 
 @dataclass(frozen=True)
 class Judged:
-    """Everything one revision leaves behind."""
+    """Everything one revision leaves behind. known: the newest verdict that its search could have
+    found (``newest``); None: nothing was searched."""
 
     work: work.Work
     verdicts: Sequence[CaseVerdict]
@@ -153,6 +154,7 @@ class Judged:
     seconds: float
     stages: Mapping[str, float]
     collisions: Mapping[str, int] = field(default_factory=dict)
+    known: int | None = None
 
 
 @dataclass(frozen=True)
@@ -171,13 +173,16 @@ def record(store: Store, judged: Judged, fingerprint_id: int) -> ForIndexes:
     """Commit everything at once.
 
     Raises StoreError, and then nothing of it is kept; also when what a verdict rests on was
-    forgotten meanwhile: the revision is then to be judged again.
+    forgotten meanwhile, or another worker judged meanwhile: the revision is then to be judged
+    again.
     """
     keys: list[int] = []
     vectors: list[NDArray[np.float32]] = []
     laid_out: list[tuple[int, NDArray[np.float32]]] = []
     ids: list[tuple[int, int | None]] = []
     with store.write() as connection:
+        if judged.known is not None and newest(connection) != judged.known:
+            raise StoreError("audit database: another worker judged meanwhile")
         work.judged(connection, judged.work.revision_id)
         for item in judged.verdicts:
             _refuse_forgotten(connection, item, fingerprint_id)
@@ -215,6 +220,11 @@ def record(store: Store, judged: Judged, fingerprint_id: int) -> ForIndexes:
     return ForIndexes(np.array(keys, np.uint64), added, laid_out, head, ids)
 
 
+def newest(connection: Connection) -> int:
+    """The id of the newest verdict; 0: none. Verdicts are recorded in the order of their ids."""
+    return int(connection.execute(select(func.max(verdict.c.id))).scalar_one() or 0)
+
+
 def _refuse_forgotten(connection: Connection, item: CaseVerdict, fingerprint_id: int) -> None:
     """``forget`` may come between judging and recording: its UIDs must not come back."""
     if item.matched is not None and archive.is_forgotten(connection, item.matched.case_id):
@@ -248,7 +258,7 @@ def _record_case(
     packed = None
     if item.evidence is not None:
         packed = zlib.compress(chain.canonical(item.evidence).encode())
-    row = _row(judged, item, case_id, packed)
+    row = schema.fitting(verdict, _row(judged, item, case_id, packed))
     row["salt"], row["matched_salt"] = secrets.token_bytes(16), secrets.token_bytes(16)
     matches = [(c.case_id, c.h, c.within, c.exact) for c in item.candidates]
     verdict_id = chain.append(connection, "verdict", payload(row, matches))
@@ -301,7 +311,7 @@ def _row(
         "source": w.source,
         "study_instance_uid": w.study_instance_uid,
         "series_instance_uid": w.series_instance_uid,
-        "modality": item.modality[:16] if item.modality else None,
+        "modality": item.modality or None,
         "slices": item.slices,
         "informative_slices": item.informative_slices,
         "c1": item.c1,
@@ -328,8 +338,8 @@ def _row(
 
 def _case(connection: Connection, series_id: int, item: CaseVerdict) -> int:
     labels = {
-        "modality": item.modality[:16] if item.modality else None,
-        "body_part": item.body_part[:64] if item.body_part else None,
+        "modality": item.modality or None,
+        "body_part": item.body_part or None,
     }
     known = connection.execute(
         select(case.c.id).where(case.c.series_id == series_id, case.c.signature == item.signature)

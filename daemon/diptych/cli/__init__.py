@@ -19,14 +19,17 @@ from diptych.cli import (
     backing,
     calibrating,
     configuration,
+    database,
     evaluating,
     forwarding,
     judging,
     model,
     node,
     pulling,
+    screening,
     selftest,
     similar,
+    why,
 )
 
 app = typer.Typer(
@@ -55,6 +58,7 @@ app.command()(node.demo)
 app.command()(evaluating.evaluate)
 app.command("verdicts")(archive.list_verdicts)
 app.command()(similar.similar)
+app.command()(screening.screen)
 app.command("calibrate")(calibrating.run_calibrate)
 app.command("reverdict")(judging.run_reverdict)
 app.command("pull")(pulling.run_pull)
@@ -70,4 +74,6 @@ app.add_typer(forwarding.app, name="forward")
 app.add_typer(model.app, name="model")
 app.add_typer(judging.policy_app, name="policy")
 app.add_typer(configuration.app, name="config")
+app.add_typer(database.app, name="db")
 app.add_typer(selftest.app, name="selftest")
+app.add_typer(why.app, name="why")

@@ -29,6 +29,12 @@ JsonOption = Annotated[
 def crash(
     kills: Annotated[int, typer.Option(min=1, help="SIGKILLs, each followed by a start.")] = 25,
     senders: Annotated[int, typer.Option(min=1, max=16, help="Senders at a time.")] = 3,
+    database: Annotated[
+        str,
+        typer.Option(
+            metavar="URL", help="An empty PostgreSQL database to do it on (default: SQLite)."
+        ),
+    ] = "",
     seed: SeedOption = 1,
     keep: KeepOption = None,
     json_file: JsonOption = None,
@@ -40,7 +46,7 @@ def crash(
     with in_words(), _folder(keep, "diptych-crash-") as folder, _progress("kills", kills) as said:
         from diptych.selftest.crash import run
 
-        result = run(folder, kills, senders, seed, said)
+        result = run(folder, kills, senders, seed, said, database)
     account = result.account
     killed = ", ".join(f"{victim} {count}" for victim, count in sorted(result.kills.items()))
     typer.echo(f"kills {sum(result.kills.values())} ({killed}), {result.starts} starts")

@@ -87,9 +87,11 @@ class Journal:
         self._thread.start()
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """Bring ``entries`` to the disk, all of them. Raises NoRoom or StoreError: then none may
-        be answered with success."""
+        """Bring ``entries`` to the disk, all of them, and make their files. Raises NoRoom,
+        StoreError or OSError: then none may be answered with success."""
         with self._changed:
+            if self._stopped:  # the descriptors may be other files' by now
+                raise StoreError("journal: closed")
             self._appended_at = time.monotonic()
             segment = self._with_room(sum(_padded(entry) for entry in entries))
             try:
@@ -103,6 +105,9 @@ class Journal:
                 segment.spoilt = True
                 raise StoreError(f"journal: {error.strerror}") from error
             faults.point("journal.after-sync")
+            # Before a turn can come between: it would find no files to sync.
+            for entry in entries:
+                self._spool.write(entry.locator, entry.content)
 
     def close(self) -> None:
         """Sync every file and leave empty segments."""
@@ -155,8 +160,9 @@ class Journal:
                 segment = self._segments[1]
             try:
                 self._finish(segment, 0 if idle or segment.spoilt else segment.tail)
-            except OSError as error:
-                log.error("journal-not-synced", error=error.strerror)
+            except Exception as error:  # while this thread lives the segment can become free
+                why = getattr(error, "strerror", None) or type(error).__name__
+                log.error("journal-not-synced", error=why)
                 if self._stopped:  # the next start recovers
                     return
                 time.sleep(_RETRY_SECONDS)
@@ -181,28 +187,42 @@ def recover(store: Store, spool: Spool, name: str = "*") -> int:
     A record without a row was never acknowledged (or it is forgotten): it brings no file back, and
     a file that is not whole goes.
     """
-    restored = 0
-    for path in sorted(spool.journal.glob(f"{name}.[01]")):
+    paths = sorted(spool.journal.glob(f"{name}.[01]"))
+    count = 0
+    for path in paths:
         segment = _Segment(path)
         try:
             found = list(segment.read())
             kept = receipts.kept(store, [entry.locator for entry, _ in found])
+            restored = []
             for entry, at in found:
-                file = spool.path(entry.locator)
-                whole = file.is_file() and file.read_bytes() == entry.content
-                if entry.locator in kept and not whole:
-                    spool.restore(entry.locator, entry.content)
-                    restored += 1
-                elif not whole:
-                    file.unlink(missing_ok=True)
+                if not _holds(spool.path(entry.locator), entry.content):
+                    if entry.locator in kept:
+                        spool.restore(entry.locator, entry.content)
+                        restored.append(entry.locator)
+                    else:
+                        spool.remove(entry.locator)
                 segment.entries[entry.locator] = at
+            # A worker may have purged, or an operator forgotten, what was kept a moment ago.
+            gone = set(restored) - receipts.kept(store, restored)
+            for locator in gone:
+                spool.remove(locator)
+            count += len(restored) - len(gone)
             _sync_files(spool, segment)
             segment.scrub()
         finally:
             segment.close()
         path.unlink()
-    sync_folder(spool.journal)
-    return restored
+    if paths:  # a folder restored from a backup has no journal
+        sync_folder(spool.journal)
+    return count
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.read_bytes() == content
+    except OSError:  # it is gone, or the disk cannot read it
+        return False
 
 
 def _sync_files(spool: Spool, segment: _Segment) -> None:

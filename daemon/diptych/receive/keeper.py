@@ -63,13 +63,13 @@ class Keeper:
             chosen, self._waiting = self._waiting[:count], self._waiting[count:]
         try:
             self._keep([waiting.arrival for waiting in chosen])
-        except Exception as error:  # whoever waits must have an answer
-            words = _in_words(error)
+        except Exception as error:
             for waiting in chosen:
-                waiting.error = words
-                self._remove_unless_recorded(waiting.arrival.receipt.stored.locator)
-        for waiting in chosen:
-            waiting.done = True
+                waiting.error = _in_words(error)
+            self._remove_unless_recorded([w.arrival.receipt.stored.locator for w in chosen])
+        finally:  # whoever waits must have an answer
+            for waiting in chosen:
+                waiting.done = True
 
     def _keep(self, arrivals: list[Arrival]) -> None:
         new = [
@@ -81,8 +81,6 @@ class Keeper:
         try:
             if entries:
                 self._journal.append(entries)
-            for entry in entries:
-                self._spool.write(entry.locator, entry.content)
         except NoRoom:
             for entry in entries:
                 self._spool.restore(entry.locator, entry.content)
@@ -97,12 +95,14 @@ class Keeper:
                 self._spool.remove(arrival.receipt.stored.locator)
         faults.point("receive.after-commit")
 
-    def _remove_unless_recorded(self, locator: str) -> None:
-        """A commit may be done although it reported an error: then the file is kept."""
+    def _remove_unless_recorded(self, locators: list[str]) -> None:
+        """A commit may be done although it reported an error: then the files are kept."""
         try:
-            if not receipts.kept(self._store, [locator]):
-                self._spool.remove(locator)
-        except (StoreError, OSError):
+            recorded = receipts.kept(self._store, locators)
+            for locator in locators:
+                if locator not in recorded:
+                    self._spool.remove(locator)
+        except Exception:  # the error that led here is the one to tell
             log.error("spool-file-left")
 
 

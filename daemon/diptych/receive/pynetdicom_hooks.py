@@ -133,11 +133,12 @@ class _Requests(queue.Queue[Any]):
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         context_id, message = item
-        if not isinstance(message, C_STORE) or message.MessageID is None:
+        nameless = isinstance(message, C_STORE) and message.MessageID is None
+        if not isinstance(message, C_STORE) or (nameless and part_of(message) is None):
             super().put(item, block, timeout)
             return
         context = self._association._accepted_cx.get(context_id)
-        if context is None:
+        if context is None or nameless:  # no answer could name it
             self._association.abort(block=False)
             return
         # The other thread gives up peers that are silent; this one waits for us.

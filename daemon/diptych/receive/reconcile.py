@@ -63,7 +63,7 @@ def reconcile(
             strangers += 1
     if known:
         log.error("spool-files-lost", files=len(known))
-        # Whoever sends one of them again must bring the bytes back.
+        # Whoever sends one of them again must bring the bytes back; the file itself may, too.
         receipts.mark_lost(store, list(known))
     return Reconciled(registered, orphans, len(known), strangers)
 
@@ -88,6 +88,6 @@ def register(
     sha256, size = content_sha256(path, offset)
     stored = receipts.Stored(sha256, syntax, size, locator)
     arrival = receipts.Arrival(source, None, identity, stored, destinations)
-    [recorded] = receipts.record(store, [arrival])
+    [recorded] = receipts.record(store, [arrival], lambda other: spool.path(other).exists())
     if recorded.bytes_known:
         spool.remove(locator)

@@ -83,8 +83,11 @@ class Part:
         self._raise()
         if self._raw is not None:
             return None
-        self._memory = [b"".join(self._memory)]
-        return self._memory[0]
+        content = b"".join(self._memory)
+        if len(content) != self.size:  # discarded
+            raise StoreError("spool: the association ended")
+        self._memory = [content]
+        return content
 
     def head(self, limit: int) -> bytes:
         """The first bytes of the Part 10 file, at most ``limit``. Raises StoreError."""
@@ -219,11 +222,17 @@ class Spool:
         return f"instances/{source}/{name[:2]}/{name}.dcm"
 
     def write(self, locator: str, content: bytes) -> None:
-        """Make the file without syncing it: a journal holds its bytes. Raises OSError."""
+        """Make the file without syncing it: a journal holds its bytes. Raises OSError; then there
+        is none, for half a file would be filed by the next start."""
         faults.point("receive.write-file")
-        with self.path(locator).open("xb", buffering=0) as file:
-            if file.write(content) != len(content):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        path = self.path(locator)
+        with path.open("xb", buffering=0) as file:
+            try:
+                if file.write(content) != len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
 
     def restore(self, locator: str, content: bytes) -> None:
         """Make the file anew, durably and at once. Raises OSError."""
@@ -286,8 +295,9 @@ class Spool:
             path.unlink(missing_ok=True)
 
     def kept(self) -> Iterator[tuple[str | None, str]]:
-        """(source, locator) of every kept file; source None: not a name that we give."""
-        for folder, _, names in os.walk(self._instances):
+        """(source, locator) of every kept file; source None: not a name that we give. Raises
+        OSError: what is in a folder that cannot be read is not gone."""
+        for folder, _, names in os.walk(self._instances, onerror=_unless_missing):
             for name in names:
                 locator = str((Path(folder) / name).relative_to(self.folder))
                 ours = _LOCATOR.fullmatch(locator)
@@ -330,6 +340,11 @@ def content_sha256(path: Path, offset: int) -> tuple[str, int]:
             digest.update(chunk)
             size += len(chunk)
     return digest.hexdigest(), size
+
+
+def _unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def sync_folder(folder: Path) -> None:

@@ -35,6 +35,11 @@ class Layouts:
         """Keys, not vectors."""
         return len(self._node_of)
 
+    @property
+    def newest(self) -> int:
+        """The largest key; 0: none."""
+        return max(self._node_of, default=0)
+
     def add(self, keys: Sequence[int], vectors: NDArray[np.float32]) -> None:
         """keys (m,), vectors (m, d), unit length and rounded to f16. A key that comes again is the
         new layout's from now on."""

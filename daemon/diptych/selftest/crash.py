@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from diptych import faults
-from diptych.audit import work
+from diptych.audit import migrate, work
 from diptych.audit.store import Store
-from diptych.config import Config
+from diptych.config import load
 from diptych.errors import StoreError
 from diptych.receive.spool import Spool
 from diptych.selftest.account import Account, take
@@ -56,15 +56,28 @@ class Crashed:
 
 
 def run(
-    folder: Path, kills: int, senders: int, seed: int, progress: Callable[[int], object]
+    folder: Path,
+    kills: int,
+    senders: int,
+    seed: int,
+    progress: Callable[[int], object],
+    database: str = "",
 ) -> Crashed:
     """Kill a daemon in the empty folder ``folder`` ``kills`` times and take account.
 
-    ``progress`` hears the number of kills so far. Raises SelftestError when the daemon does not
-    start again or nothing moves any more.
+    ``progress`` hears the number of kills so far; ``database``: the URL of an empty one, else
+    SQLite. Raises SelftestError when it is not empty, the daemon does not start again, or nothing
+    moves any more.
     """
     began = time.monotonic()
-    daemon = Daemon(folder / "data")
+    # The path of a configuration: what a URL may be is said there.
+    config = load(overrides={"data": str(folder / "data"), "database": {"url": database}})
+    store = Store(config.database_url)
+    if database:
+        if migrate.current_revision(store) is not None:
+            raise SelftestError("the database is not empty: give the self-test one of its own")
+        migrate.upgrade(store)
+    daemon = Daemon(config.data, config.database.url)
     ledger = Ledger()
     threads = [Sender(n, seed, lambda: daemon.port, ledger) for n in range(senders)]
     rounds = _Rounds(daemon, folder / "met", random.Random(seed), kills, progress)  # noqa: S311
@@ -79,8 +92,6 @@ def run(
         for thread in threads:
             thread.enough.set()
         _wait(threads, ledger, daemon)
-        config = Config(data=daemon.data)
-        store = Store(config.database_url)
         spool = Spool(config.spool_folder, config.source_names())
         _wait_judged(store, daemon)
         account = take(store, spool, daemon.data / "audit-heads.jsonl", ledger.acknowledged)

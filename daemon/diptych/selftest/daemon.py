@@ -38,10 +38,11 @@ class SelftestError(DiptychError):
 
 
 class Daemon:
-    """One daemon on the folder ``data``; its log is ``log.txt`` beside that folder."""
+    """One daemon on the folder ``data``; its log is ``log.txt`` beside that folder. ``database``:
+    the URL of one of its own, empty: SQLite."""
 
-    def __init__(self, data: Path) -> None:
-        self.data = data
+    def __init__(self, data: Path, database: str = "") -> None:
+        self.data, self._database = data, database
         self.log_file = data.parent / "log.txt"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -49,6 +50,8 @@ class Daemon:
         """Start it, ``under`` another program perhaps, without waiting for it."""
         (self.data / "ports.json").unlink(missing_ok=True)
         own = {k: v for k, v in os.environ.items() if not k.upper().startswith("DIPTYCH_")}
+        if self._database:
+            own["DIPTYCH_DATABASE__URL"] = self._database
         command = [sys.executable, "-m", "diptych", "serve", "--data", str(self.data)]
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter

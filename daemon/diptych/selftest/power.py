@@ -29,7 +29,7 @@ from diptych.selftest.account import stored
 from diptych.selftest.daemon import Daemon, SelftestError
 from diptych.selftest.disk import Disk, Mode
 from diptych.selftest.senders import Ledger, Sender
-from diptych.service import open_folder
+from diptych.service import open_folder, open_store
 
 LIFE_SECONDS = 3.0
 JUDGED_SECONDS = 180.0
@@ -188,7 +188,8 @@ def _look(data: Path, answered: dict[str, str], for_real: bool) -> tuple[int, tu
     try:
         if for_real:
             _start(data)
-        store, spool, found = open_folder(config)
+        store = open_store(config)
+        spool, found = open_folder(config, store)
         if found.lost or found.strangers:
             wrong.append(f"{found.lost} files lost, {found.strangers} not to be read")
         there = stored(store, spool, answered)

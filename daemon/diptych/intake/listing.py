@@ -1,0 +1,135 @@
+"""Inputs → files. Folders are walked, a DICOMDIR stands for its folder, a manifest for what it
+names; a link is never followed."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from diptych.errors import UsageError
+
+from . import remote
+from .catalogue import Absent, Found, Listed
+from .entry import Entry, Status, readable_text
+from .manifest import Manifest, is_manifest, read_manifest
+
+
+def list_inputs(inputs: list[str], out: Path) -> Iterator[Listed]:
+    """Everything the inputs hold; ``out``, our own folder, is passed over.
+
+    Raises UsageError for an input that is not there or cannot be one before anything is yielded,
+    and for a line of a manifest that says nothing when it is reached.
+    """
+    if not inputs:
+        raise UsageError("name at least one INPUT: a folder, file, URL or manifest")
+    without = out.resolve()
+    roots: list[str | Path] = []
+    manifests: list[Manifest] = []
+    for text in inputs:
+        if remote.is_url(text):
+            remote.check(text)
+            roots.append(text)
+            continue
+        path = Path(text)
+        try:
+            path = path.resolve(strict=True)
+        except OSError as error:
+            raise UsageError(f"INPUT {text}: {error.strerror}") from error
+        if path.is_file() and is_manifest(path):
+            manifests.append(read_manifest(path))
+        else:
+            roots.append(path.parent if path.name.upper() == "DICOMDIR" else path)
+            if path.is_relative_to(without):
+                raise UsageError(f"INPUT {text} is inside the output folder {out}")
+    return _all(roots, manifests, without)
+
+
+def _all(roots: list[str | Path], manifests: list[Manifest], without: Path) -> Iterator[Listed]:
+    for root in roots:
+        if isinstance(root, str):
+            yield from remote.walk(root)
+        else:
+            yield from _below(os.fsencode(root), without)
+    for manifest in manifests:
+        allowed = [root for root in roots if isinstance(root, str)]
+        folders = [manifest.path.parent, *(root for root in roots if isinstance(root, Path))]
+        for line in manifest.lines():
+            extra = (line.vendor, line.split, line.price)
+            if remote.is_url(line.path):
+                if any(_is_below(line.path, root) for root in allowed):
+                    yield from (_with(found, extra) for found in remote.walk(line.path))
+                else:
+                    yield Absent(str(manifest.path), line.path, "outside-the-inputs")
+                continue
+            path = Path(os.path.normpath(manifest.path.parent / line.path))
+            path = path.parent.resolve() / path.name
+            if not any(path.is_relative_to(folder) for folder in folders):
+                yield Absent(str(manifest.path), line.path, "outside-the-inputs")
+            elif not os.path.lexists(path):
+                yield Absent(str(manifest.path), line.path, "not-there")
+            else:
+                yield from (_with(found, extra) for found in _below(os.fsencode(path), without))
+
+
+def _with(found: Found, extra: tuple[str | None, str | None, str | None]) -> Found:
+    vendor, split, price = extra
+    return Found(found.where, found.size, found.stamp, vendor, split, price, found.refused)
+
+
+def _is_below(url: str, root: str) -> bool:
+    return ".." not in url.split("/") and (url == root or url.startswith(root.rstrip("/") + "/"))
+
+
+def _below(path: bytes, without: Path) -> Iterator[Found]:
+    """Depth first, holding one open folder per level and no list of names."""
+    found = _one(path)
+    if found is not None:
+        yield found
+        return
+    levels: list[Any] = []
+    try:
+        folder: bytes | None = path
+        while folder is not None or levels:
+            if folder is not None:
+                try:
+                    levels.append(os.scandir(folder))
+                except OSError as error:
+                    yield _stands(folder, Status.UNREADABLE, "folder-not-opened", error.strerror)
+                folder = None
+                continue
+            each = next(levels[-1], None)
+            if each is None:
+                levels.pop().close()
+                continue
+            found = _one(each.path)
+            if found is not None:
+                yield found
+            elif os.fsdecode(each.path) != str(without):
+                folder = each.path
+    finally:
+        for level in levels:
+            level.close()
+
+
+def _one(path: bytes) -> Found | None:
+    """None for a folder."""
+    try:
+        about = os.lstat(path)
+    except OSError as error:
+        return _stands(path, Status.UNREADABLE, "cannot-be-opened", error.strerror)
+    if stat.S_ISDIR(about.st_mode):
+        return None
+    if stat.S_ISLNK(about.st_mode):
+        return _stands(path, Status.REFUSED, "link", "links are not followed")
+    if not stat.S_ISREG(about.st_mode):
+        return _stands(path, Status.REFUSED, "device")
+    return Found(path, about.st_size, str(about.st_mtime_ns))
+
+
+def _stands(path: bytes, status: Status, reason: str, detail: str | None = "") -> Found:
+    entry = Entry("", readable_text(path), 0)
+    entry.becomes(status, reason, detail or "")
+    return Found(path, 0, "", refused=entry)
