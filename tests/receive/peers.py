@@ -208,6 +208,12 @@ def _element(element: int, value: bytes) -> bytes:
     return struct.pack("<HHI", 0x0000, element, len(value)) + value
 
 
+def large(data_set: Dataset) -> Dataset:
+    """The same instance with more than is received in memory: its transfer is a file."""
+    data_set.DataSetTrailingPadding = bytes(1_100_000)
+    return data_set
+
+
 def stored_sha256(daemon: Daemon, instance_uid: str) -> str:
     """SHA-256 of the data set that lies on disk for an instance."""
     locator = daemon.value(

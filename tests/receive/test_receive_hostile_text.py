@@ -55,8 +55,12 @@ def test_hostile_texts_stay_texts_in_files_log_metrics_and_commands(
 ) -> None:
     daemon = make_daemon("in/data").start()
     outside = _outside(daemon, tmp_path)
+    assert (
+        _send(daemon, _elements(instance())) == 0x0000
+    )  # from here on the source has a last receipt
+    daemon.wait_until(lambda: _judged(daemon) == 1, "judged", 60)
     names = _samples(daemon)
-    kept = 0
+    kept = 1
     for text in HOSTILE:
         kept += _send(daemon, _everywhere(text)) == 0x0000
         for keyword in UIDS:
@@ -76,7 +80,9 @@ def test_hostile_texts_stay_texts_in_files_log_metrics_and_commands(
     for line in daemon.log().splitlines():
         assert line.isprintable(), line
         assert LINE.fullmatch(line), line
-    assert _samples(daemon) == names
+    # What is read now and then may be there by now; a label that a sender chose may not.
+    read_by_the_clock = {"diptych_index_recall", "diptych_check_timestamp_seconds"}
+    assert {name for name, _ in _samples(daemon) ^ names} <= read_by_the_clock
 
     said = {}
     (tmp_path / "loose.toml").write_text('name = "loose"\nversion = 1\nd_max = 1.9\n')

@@ -20,6 +20,7 @@ from receive.peers import (
     associate_request,
     deliver,
     encoded,
+    large,
     parts,
 )
 from running import Daemon, instance, series
@@ -148,7 +149,7 @@ def test_an_acceptor_that_dies_is_replaced_and_nobody_is_refused_meanwhile(
 ) -> None:
     before = acceptor_pids(configured)
     half = Peer(configured.port, calling="NORTH")
-    half.begin(b"1.2.3", encoded(instance()))
+    half.begin(b"1.2.3", encoded(large(instance())))
     configured.wait_until(lambda: parts(configured), "half-sent")
     victim = next(pid for pid in before if _holds(pid, parts(configured)[0]))
     refused: list[OSError] = []

@@ -324,6 +324,9 @@ class Listener:
         """Notice ended associations, however they ended; remove what they left half-sent."""
         with self._lock:
             ended = [(a, p) for a, p in self._associations.items() if not a.is_alive()]
+            under_way = [part for peer in self._associations.values() for part in peer.parts]
+        for part in under_way:
+            part.show()
         for association, peer in ended:
             for part in list(peer.parts):
                 part.discard()

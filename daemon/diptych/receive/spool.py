@@ -57,6 +57,8 @@ class Part:
         self._began = time.monotonic()
         self._error: OSError | None = None
         self._raw: BufferedWriter | None = None
+        self._shown = self._discarded = False
+        self._lock = threading.Lock()
 
     def write(self, data: bytes) -> int:
         """Append; after the first error only swallow, so that the peer can finish and be told."""
@@ -132,16 +134,27 @@ class Part:
             self._error = error
             raise StoreError(f"spool: {error.strerror}") from error
 
+    def show(self) -> None:
+        """Give a slow transfer its file, for ``Spool.in_flight``, though nothing comes to fill it;
+        another thread may discard it meanwhile. Raises OSError."""
+        with self._lock:
+            slow = time.monotonic() - self._began > _MEMORY_SECONDS
+            if slow and self._raw is None and not (self._shown or self._discarded):
+                self.path.touch()
+                self._shown = True
+
     def discard(self) -> None:
         """Remove the file if it is still there."""
+        with self._lock:
+            self._discarded = True
         self.close()
         self._memory = []
-        if self._raw is not None:
+        if self._shown or self._raw is not None:
             self.path.unlink(missing_ok=True)
 
     def _to_file(self) -> None:
         faults.point("receive.open")
-        self._raw = self.path.open("xb")
+        self._raw = self.path.open("wb")
         for data in self._memory:
             faults.point("receive.write")
             self._raw.write(data)
