@@ -24,7 +24,7 @@ from sqlalchemy import text
 
 from diptych import __version__
 from diptych.active import model_in_use
-from diptych.audit import archive, migrate, models
+from diptych.audit import archive, migrate, models, postgres
 from diptych.audit.store import Store
 from diptych.config import Config
 from diptych.embed.manifest import ModelEntry
@@ -227,6 +227,9 @@ def _database(config: Config) -> str:
         current, newest = migrate.current_revision(store), migrate.newest_revision()
         if current is not None and current not in migrate.known_revisions():
             migrate.check(store)
+        if store.is_postgresql:
+            with store.read() as connection:
+                postgres.check_server(connection)
         if not config.database.url:
             with store.read() as connection:
                 found = connection.execute(text("PRAGMA quick_check(1)")).scalar_one()
@@ -242,6 +245,11 @@ def _database(config: Config) -> str:
         store.close()
     if current == newest:
         return f"schema {current}"
+    if store.is_postgresql:
+        raise ConfigError(
+            f"schema {current or 'none'}: `diptych db upgrade` brings it to {newest}; until then "
+            "`diptych serve` refuses to start"
+        )
     return f"schema {current or 'none'}; `diptych serve` will migrate it to {newest}"
 
 

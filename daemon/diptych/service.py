@@ -55,16 +55,15 @@ FORWARDER = "diptych.forward.process:main"
 STOP_SECONDS = 8.0
 # A child that dies at once is not restarted in a tight loop.
 RESTART_SECONDS = 1.0
-START_SECONDS = 120.0
 # A child without a sign of life is named by /readyz, and after the longer time killed and started
 # again: saving a large index to a slow disk may keep the interpreter to itself for a while.
 SILENT_SECONDS = 30.0
 HUNG_SECONDS = 300.0
 # What finds the queue full is dropped, and its sender tries again after a second. The kernel cuts
 # this to net.core.somaxconn, 4096 by default.
+BACKLOG = 4096
 # In a data folder that is being restored from a backup: nothing may be served from it.
 RESTORE_UNFINISHED = "restore-unfinished"
-BACKLOG = 4096
 
 
 @dataclass(frozen=True)
@@ -355,8 +354,9 @@ class _Daemon:
                     receipts.close_associations_of(self._store, child.incarnation)
                     for path in self._spool.orphans(child.incarnation):
                         path.unlink(missing_ok=True)
-            except (StoreError, OSError) as error:
+            except (StoreError, OSError, RuntimeError) as error:  # RuntimeError: no thread left
                 log.error("process-waits", child=child.name, error=str(error))
+                child.started_at = time.monotonic()
                 continue
             child.start()
 

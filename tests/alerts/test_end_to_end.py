@@ -83,7 +83,7 @@ class Prometheus:
         found = (self.ask("alerts") or {"alerts": []})["alerts"]
         return {one["labels"]["alertname"]: one for one in found if one["state"] == "firing"}
 
-    def wait_until(self, condition: Callable[[], Any], what: str, seconds: float = 90) -> Any:
+    def wait_until(self, condition: Callable[[], Any], what: str, seconds: float = 180) -> Any:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if value := condition():

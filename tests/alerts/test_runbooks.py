@@ -15,6 +15,7 @@ import pytest
 from alerts.rules import RUNBOOKS, exported, files, rules
 from diptych.config import Config
 from diptych.errors import Reason
+from diptych.metrics import REJECTIONS
 from support import REPOSITORY
 
 BOOKS = files(RUNBOOKS, ".md")
@@ -76,7 +77,7 @@ def test_every_command_and_option_that_is_named_exists(command: str) -> None:
     words = shlex.split(command.replace("…", ""), comments=True)[1:]
     path: list[str] = []
     for word in words:
-        if not re.fullmatch(r"[a-z]+", word) or word not in _help(*path):
+        if not re.fullmatch(r"[a-z]+(-[a-z]+)*", word) or word not in _help(*path):
             break
         path.append(word)
     assert path, f"{command}: no such command"
@@ -104,6 +105,14 @@ def test_reasons_that_are_named_exist() -> None:
     named = set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", text)) - {"not-screenable"}
     assert named
     assert named <= set(Reason)
+
+
+@pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.stem)
+def test_log_events_that_are_named_exist(book: Path) -> None:
+    told = " ".join(re.findall(r"[^.?]*\b(?:[Ee]vents?|the log)\b[^.?]*", book.read_text("utf-8")))
+    named = set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", told)) - set(Reason) - set(REJECTIONS)
+    table = (REPOSITORY / "deploy" / "events.md").read_text("utf-8")
+    assert named <= set(re.findall(r"`([a-z-]+)`", table))
 
 
 @cache

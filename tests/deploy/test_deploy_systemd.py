@@ -18,8 +18,8 @@ from support import REPOSITORY
 UNITS = REPOSITORY / "deploy" / "systemd"
 DROP_INS = sorted(path.stem for path in (UNITS / "diptych.service.d").glob("*.conf"))
 # Exposure times ten, as `systemd-analyze security --threshold` takes it; 100: no protection.
-LIMIT = 15
-LIMIT_WITH = {"port-104": 20, "gpu": 20, "tls": LIMIT}
+LIMIT = 13
+LIMIT_WITH = {"port-104": 16, "gpu": 16, "tls": LIMIT}
 
 
 def _unit(folder: Path, *drop_ins: str) -> Path:

@@ -29,8 +29,10 @@ def two(
 ) -> Iterator[Two]:
     """Two daemons' worth of workers on one database and, so that either can, on one spool."""
     name = postgresql.create(postgresql.migrated())
-    made = [Archive(tmp_path, embedder, decoders, postgresql.url(name)) for _ in range(2)]
-    yield made[0], made[1]
+    url = postgresql.url(name)
+    with DecoderPool(children=1) as others:
+        made = [Archive(tmp_path, embedder, pool, url) for pool in (decoders, others)]
+        yield made[0], made[1]
     for archive in made:
         archive.store.close()
     postgresql.drop(name)

@@ -278,6 +278,11 @@ class LoneAcceptor:
     def kept(self) -> list[str]:
         return [locator for _, locator in self.spool.kept()]
 
+    def wait(self, seconds: float) -> None:
+        """Until it has ended by itself."""
+        self._process.join(seconds)
+        assert self._process.exitcode == 0
+
     def close(self) -> None:
         self._process.terminate()
         self._process.join(10)

@@ -1,14 +1,19 @@
-"""What a restart finds in the spool, and counters that a SIGKILL does not bend."""
+"""What a stop leaves and a restart finds in the spool; counters that a SIGKILL does not bend."""
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from diptych import metrics
 from diptych.receive.spool import content_sha256, data_set_offset
-from receive.peers import Peer, deliver, encoded
+from receive.peers import Peer, associate_request, deliver, encoded, lone_acceptor
+from receive.sockets import A_ASSOCIATE_AC, connector, type_of_answer
 from running import Daemon, instance, series
 
 RECEIPTS = 'diptych_receipts_total{source="default"}'
@@ -92,3 +97,15 @@ def _every_child_is_zero(daemon: Daemon) -> None:
         label = "reason" if set(values) - {"default", "other"} else "source"
         for value in values:
             assert f'{name}{{{label}="{value}"}} 0.0' in body
+
+
+def test_many_open_associations_do_not_keep_an_acceptor_from_stopping_in_time(
+    tmp_path: Path,
+) -> None:
+    with lone_acceptor(tmp_path / "data") as acceptor, ExitStack() as stack:
+        connect = connector(stack, acceptor.port)
+        for _ in range(60):
+            assert type_of_answer(connect(associate_request(b"IDLE"))) == A_ASSOCIATE_AC
+        os.kill(acceptor.pid, signal.SIGTERM)
+        # The supervisor kills it after 8; one after the other they took 15.
+        acceptor.wait(12)

@@ -37,6 +37,7 @@ def test_what_was_acknowledged_before_a_power_cut_is_there_after_it(
         r"/journal",
         r"/incoming/.*\.part",
         r"/instances/default/[0-9a-f]{2}",
+        r"/instances/default/[0-9a-f]{2}/[0-9a-f]{32}\.dcm",
         r"/diptych\.sqlite3-wal",
         r"/instances",
         r"/disk/data",

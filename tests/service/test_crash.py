@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from diptych import faults
+from postgres import Server
 
 KILLS = 25
 
@@ -29,6 +30,27 @@ def test_killed_at_every_named_point_and_at_random_it_loses_and_repeats_nothing(
     assert (account["judged_twice"], account["orphans"], account["failed"]) == (0, 0, 0)
     assert account["chain"] == []
     assert f"acknowledged {account['acknowledged']}, stored" in done.stdout
+
+
+def test_killed_at_random_on_postgresql_it_loses_and_repeats_nothing(
+    tmp_path: Path, postgresql: Server
+) -> None:
+    """Few kills, of processes and of the whole: what is the database's is meant, not the points."""
+    database = postgresql.url(postgresql.create())
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "diptych", "selftest", "crash", "--database", database),
+            *("--kills", "5", "--senders", "2", "--seed", "3"),
+            *("--json", tmp_path / "crash.json", "--keep", tmp_path / "kept"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    account = json.loads((tmp_path / "crash.json").read_text())["account"]
+    assert account["acknowledged"] == account["stored"] == account["judged"] >= 16
+    assert not (tmp_path / "kept" / "data" / "diptych.sqlite3").exists()
 
 
 def test_an_instance_that_is_gone_is_found_missing_by_the_account(tmp_path: Path) -> None:

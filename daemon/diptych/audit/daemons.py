@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ log = get_logger(__name__)
 
 # How soon a daemon notices that its session is gone, and takes the lock again.
 _LOOK_SECONDS = 1.0
+# The session of a daemon that was just killed ends within this.
+_ENDED_SECONDS = 5.0
 _SPOOL = "spool"
 
 
@@ -122,7 +125,7 @@ def _hold(
     problem: list[Exception],
     lost: Callable[[str], None],
 ) -> None:
-    away = False
+    away, began = False, time.monotonic()
     while not stop.is_set():
         try:
             with store.session(postgres.DAEMON, wait=False) as connection:
@@ -135,6 +138,9 @@ def _hold(
                 return
         except (Taken, StoreError) as error:
             if not held.is_set():
+                if isinstance(error, Taken) and time.monotonic() - began < _ENDED_SECONDS:
+                    stop.wait(_LOOK_SECONDS / 4)
+                    continue
                 problem.append(error)
                 held.set()
                 return

@@ -35,20 +35,20 @@ def db_upgrade(data: DataOption = None, config: ConfigOption = None) -> None:
         from diptych.audit.store import Store
 
         chosen = load(data, config)
-        chosen.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with service.locked(chosen.data):
-            store = Store(chosen.database_url, patient=True)
-            if store.is_postgresql:
-                with store.read() as connection:
-                    postgres.check_server(connection)
+        store = Store(chosen.database_url, patient=True)
+        if store.is_postgresql:
+            with store.read() as connection:
+                postgres.check_server(connection)
             before = migrate.current_revision(store)
-            if store.is_postgresql and before is not None:
-                with daemons.alone(store, lambda why: None):
-                    migrate.upgrade(store)
-            else:
+            with daemons.alone(store, lambda why: None):
                 migrate.upgrade(store)
-            after = migrate.current_revision(store)
-            store.close()
+        else:
+            chosen.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with service.locked(chosen.data):
+                before = migrate.current_revision(store)
+                migrate.upgrade(store)
+        after = migrate.current_revision(store)
+        store.close()
         typer.echo(f"schema {before or 'none'} → {after}" if before != after else f"schema {after}")
 
 

@@ -87,14 +87,14 @@ def laid_down(stream: Forward, scratch: Path, most: int | None = None) -> IO[byt
 
 def zip_members(file: IO[bytes], budget: Budget) -> Iterator[Member]:
     """Raises Refused for the whole, and what zipfile raises for a damaged one."""
-    _check_directory(file, budget.limits)
+    whole = _check_directory(file, budget.limits)
     seen: set[int] = set()
     with zipfile.ZipFile(file) as archive:
         for number, info in enumerate(archive.infolist()):
             if info.is_dir():
                 continue
             refused = _refused_name(info.filename, seen, budget.limits) or _refused_info(
-                info, budget
+                info, whole, budget
             )
             if refused is not None:
                 yield _no(number, info.filename, info.file_size, refused)
@@ -178,7 +178,7 @@ def _refused_name(name: str, seen: set[int], limits: Limits) -> Refused | None:
     return None
 
 
-def _refused_info(info: zipfile.ZipInfo, budget: Budget) -> Refused | None:
+def _refused_info(info: zipfile.ZipInfo, whole: int, budget: Budget) -> Refused | None:
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind == stat.S_IFLNK:
         return Refused("link")
@@ -188,7 +188,7 @@ def _refused_info(info: zipfile.ZipInfo, budget: Budget) -> Refused | None:
         return Refused("encrypted")
     if info.compress_type not in _METHODS:
         return Refused("unsupported-compression", f"method {info.compress_type}")
-    if budget.too_dense(info.file_size, info.compress_size):
+    if budget.too_dense(info.file_size, min(info.compress_size, whole)):
         return Refused("expands-too-much", f"{info.compress_size} bytes become {info.file_size}")
     return None
 
@@ -203,11 +203,13 @@ def _refused_tar(info: tarfile.TarInfo) -> Refused | None:
         return Refused("sparse", "its size is made of holes")
     if not info.isreg():
         return Refused("device")
+    if info.size < 0:
+        return Refused("negative-size")
     return None
 
 
-def _check_directory(file: IO[bytes], limits: Limits) -> None:
-    """Before zipfile holds all of the central directory in memory."""
+def _check_directory(file: IO[bytes], limits: Limits) -> int:
+    """Before zipfile holds all of the central directory in memory; the bytes of the archive."""
     size = file.seek(0, 2)
     file.seek(max(0, size - _END_BYTES))
     tail = file.read(_END_BYTES)
@@ -222,3 +224,4 @@ def _check_directory(file: IO[bytes], limits: Limits) -> None:
         raise Refused("too-many-members", f"{count}, at most {limits.members}")
     if directory > limits.directory_bytes:
         raise Refused("directory-too-long", f"{directory} bytes, at most {limits.directory_bytes}")
+    return size

@@ -18,6 +18,7 @@ from diptych.errors import ConfigError
 
 from .entry import Entry, Name, Status
 
+_SCHEMA_VERSION = 1
 VERSION = "1"
 """Of the reading: a catalogue of another version is read again from the beginning."""
 
@@ -99,27 +100,44 @@ class Catalogue:
     it, or when it is no folder to write to."""
 
     def __init__(self, out: Path) -> None:
-        self.path = out / "catalogue.sqlite3"
+        self.path, self.scratch = out / "catalogue.sqlite3", out / "scratch"
         try:
             out.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(out / "catalogue.lock", os.O_CREAT | os.O_RDWR, 0o600)
-            self.scratch = out / "scratch"
+            self._lock = os.open(
+                out / "catalogue.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
+            )
+        except OSError as error:
+            raise ConfigError(f"{out} cannot be written: {error.strerror}") from error
+        try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(self.scratch, ignore_errors=True)  # of a run that was killed
             self.scratch.mkdir()
-            self.db = sqlite3.connect(self.path, isolation_level=None)
-            self.db.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; {_SCHEMA}")
-        except BlockingIOError as error:
-            raise ConfigError(f"{out} is in use by another `diptych screen`") from error
-        except OSError as error:
-            raise ConfigError(f"{out} cannot be written: {error.strerror}") from error
-        except sqlite3.Error as error:
-            raise ConfigError(f"{self.path} cannot be used: {error}; remove it") from error
+            self.db = self._opened()
+        except BaseException as error:
+            os.close(self._lock)
+            if isinstance(error, BlockingIOError):
+                raise ConfigError(f"{out} is in use by another `diptych screen`") from error
+            if isinstance(error, sqlite3.Error):
+                raise ConfigError(f"{self.path} cannot be used: {error}; remove it") from error
+            raise
+
+    def _opened(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, isolation_level=None)
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version not in (0, _SCHEMA_VERSION):
+            raise ConfigError(f"{self.path} is of another version of diptych: remove it")
+        db.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; {_SCHEMA}")
+        db.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
+        return db
 
     def __enter__(self) -> Catalogue:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Once; what lay in the scratch folder goes."""
         self.db.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
         os.close(self._lock)

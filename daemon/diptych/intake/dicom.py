@@ -16,7 +16,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectorySto
 from diptych.volume.header import text_of, value_of
 from diptych.volume.sopclass import declares_image, not_an_image
 
-from .entry import Entry, Name, Status
+from .entry import Entry, Name, Status, readable_text
 from .limits import Refused
 from .streams import Forward
 
@@ -46,12 +46,12 @@ def describe(entry: Entry, stream: Forward) -> None:
         entry.becomes(Status.UNREADABLE, refused.reason, refused.detail)
         return
     meta = getattr(dataset, "file_meta", None) or Dataset()
-    entry.transfer_syntax = text_of(meta, "TransferSyntaxUID")
-    entry.sop_class = text_of(dataset, "SOPClassUID") or text_of(meta, "MediaStorageSOPClassUID")
-    entry.sop_instance = text_of(dataset, "SOPInstanceUID")
-    entry.study = text_of(dataset, "StudyInstanceUID")
-    entry.series = text_of(dataset, "SeriesInstanceUID")
-    entry.modality = text_of(dataset, "Modality").upper()
+    entry.transfer_syntax = _text(meta, "TransferSyntaxUID")
+    entry.sop_class = _text(dataset, "SOPClassUID") or _text(meta, "MediaStorageSOPClassUID")
+    entry.sop_instance = _text(dataset, "SOPInstanceUID")
+    entry.study = _text(dataset, "StudyInstanceUID")
+    entry.series = _text(dataset, "SeriesInstanceUID")
+    entry.modality = _text(dataset, "Modality").upper()
     entry.rows, entry.columns = _count(dataset, "Rows"), _count(dataset, "Columns")
     if kind := not_an_image(entry.sop_class):
         entry.becomes(Status.NOT_AN_IMAGE, kind)
@@ -98,7 +98,7 @@ def referenced(file: IO[bytes], at: str) -> Iterator[Name]:
         parts = value_of(item, "ReferencedFileID")
         if parts:
             name = "/".join([parts] if isinstance(parts, str) else map(str, parts))
-            yield Name(at, number, "dicomdir", name)
+            yield Name(at, number, "dicomdir", readable_text(name))
             number += 1
 
 
@@ -147,6 +147,10 @@ def _parse(head: bytes) -> tuple[Dataset, bool]:
         specific_tags=_TAGS,
     )
     return dataset, reached
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    return readable_text(text_of(dataset, keyword))
 
 
 def _count(dataset: Dataset, keyword: str) -> int | None:

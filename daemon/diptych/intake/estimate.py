@@ -230,4 +230,4 @@ def _one(db: sqlite3.Connection, query: str) -> Any:
 
 
 def _shared(seconds: float | None, processes: int) -> float | None:
-    return None if seconds is None else round(seconds / processes, 1)
+    return None if seconds is None else round(seconds / processes, 3)

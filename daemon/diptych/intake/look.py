@@ -7,9 +7,6 @@ where they are, under limits; no member's name is ever used as a path.
 from __future__ import annotations
 
 import contextlib
-import struct
-import tarfile
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -19,16 +16,13 @@ from .archives import Member, laid_down, members_of
 from .entry import Entry, Name, Status, readable_text
 from .limits import Budget, Exhausted, Limits, Refused
 from .sniff import ARCHIVES, FOREIGN_ARCHIVES, HEAD, PICTURES, beginning, sniff
-from .streams import DAMAGE, Forward, of_file
+from .streams import Forward, of_file
 
 Row = Entry | Name
 Rows = Iterator[Row]
 
-ANY_DAMAGE = (
-    *DAMAGE, tarfile.TarError, zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError,
-    struct.error, AttributeError, TypeError, KeyError, IndexError,
-)  # fmt: skip
-"""What the readers raise for bytes that are not what they should be."""
+_MOST_BYTES = 1 << 43
+"""A member of which more is claimed has no known size."""
 
 _MOST_DIRECTORY = 256 << 20
 """Bytes of a DICOMDIR: half a million images."""
@@ -68,8 +62,11 @@ class _Look:
             entry.becomes(Status.UNREADABLE, "truncated")
         except MemoryError:
             entry.becomes(Status.REFUSED, "too-much-memory")
-        except ANY_DAMAGE as error:
-            # The message may quote what is in the file.
+        except OSError as error:
+            reason = "cannot-be-read" if error.errno else "damaged"
+            entry.becomes(Status.UNREADABLE, reason, error.strerror or type(error).__name__)
+        except Exception as error:
+            # The libraries raise whatever their helpers raise; messages may quote what is in it.
             entry.becomes(Status.UNREADABLE, "damaged", type(error).__name__)
         yield entry
         if exhausted is not None:
@@ -119,11 +116,16 @@ class _Look:
             entry.members += 1
             at = f"{entry.at}/{member.number}" if entry.at else str(member.number)
             text = readable_text(member.name[: self._budget.limits.name_bytes])
-            inner = Entry(at, f"{entry.whole}!/{text}", member.size)
+            inner = Entry(at, f"{entry.whole}!/{text}", _believable(member.size))
             yield from self.settle(inner, self._opened(inner, member), member.finish)
 
     def _opened(self, entry: Entry, member: Member) -> Rows:
         yield from self.below(entry, member.open())
+
+
+def _believable(size: int | None) -> int | None:
+    """A claim that the catalogue can hold and add up."""
+    return None if size is None or not 0 <= size <= _MOST_BYTES else size
 
 
 def _named(entry: Entry) -> bool:

@@ -14,7 +14,6 @@ from typing import IO
 
 from .archives import members_of
 from .limits import Budget, Limits, Refused
-from .look import ANY_DAMAGE
 from .reader import open_file
 from .sniff import ARCHIVES, sniff
 from .streams import PIECE, Forward, of_file
@@ -91,7 +90,9 @@ def _take_out(where: bytes, targets: dict[At, Path], scratch: Path, limits: Limi
             file.seek(0)
             budget = Budget(limits, size)
             found = _from(of_file(file), file, "", targets, budget, scratch)
-    except (OSError, *ANY_DAMAGE) as error:
+    except Refused:
+        raise
+    except Exception as error:
         raise Refused("changed", f"{type(error).__name__} where an archive was read") from error
     if found < len(targets):
         raise Refused("changed", f"{len(targets) - found} members are not there any more")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from diptych.errors import DiptychError
+from diptych.errors import ConfigError
 from diptych.processes import child_main
 
 from .catalogue import Catalogue, Listed
@@ -33,6 +34,9 @@ _TASKS_AT_ONCE = 16
 _AHEAD = 2
 """Requests a reader holds: one it works on, one so that it never waits for us."""
 _WAITING = 1000
+_DEATHS = 6
+"""Three files that kill may lie side by side; more, and it is not the files."""
+
 _COMMIT_SECONDS = 1.0
 
 
@@ -69,8 +73,11 @@ def take_in(
                 crew.read_all(lambda done: tell(Progress(files, done)))
         relate(catalogue.db)
         catalogue.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.Error as error:
+        catalogue.close()
+        raise ConfigError(f"{catalogue.path}: {error}") from error
     except BaseException:
-        catalogue.__exit__()
+        catalogue.close()
         raise
     return catalogue
 
@@ -110,7 +117,7 @@ class _Crew:
     def read_all(self, tell: Callable[[int], None]) -> None:
         """All files that wait, in the order of their ids; commits about once a second."""
         tasks = self._tasks()
-        done, committed, dead = 0, time.monotonic(), 0
+        done, committed, dead_in_a_row = 0, time.monotonic(), 0
         more = True
         while True:
             more = self._hand_out(tasks) if more or self._suspects else False
@@ -122,11 +129,12 @@ class _Crew:
                 try:
                     answer: Answer = reader.connection.recv()
                 except (EOFError, OSError):
-                    dead += 1
+                    dead_in_a_row += 1
+                    if dead_in_a_row > 2 * self._count + _DEATHS:
+                        raise ConfigError("the reader processes die; is memory short?") from None
                     done += self._buried(reader)
-                    if dead > self._count + 2 * done:
-                        raise DiptychError("the readers die at once; is there memory?") from None
                     continue
+                dead_in_a_row = 0
                 done += self._noted(reader, answer)
             if time.monotonic() - committed > _COMMIT_SECONDS:
                 self._catalogue.commit()

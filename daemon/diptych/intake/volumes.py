@@ -129,7 +129,7 @@ def _shape(entry: Entry, shape: tuple[int, ...]) -> None:
         entry.becomes(Status.NOT_SCREENABLE, "empty", f"array of {words or 'nothing'}")
         return
     entry.columns, entry.rows = shape[0], shape[1] if len(shape) > 1 else 1
-    entry.planes = min(math.prod(shape[2:]), 2**62)
+    entry.planes = min(math.prod(shape[2:]), 2**31)
     if len(shape) < 3 or shape[2] == 1:
         entry.becomes(Status.NOT_SCREENABLE, "not-3d", f"array of {words}")
     else:

@@ -39,17 +39,17 @@ class Keeper:
     def __init__(self, store: Store, spool: Spool, journal: Journal) -> None:
         self._store, self._spool, self._journal = store, spool, journal
         self._waiting: list[_Waiting] = []
-        self._lock, self._turn = threading.Lock(), threading.Lock()
+        self._lock, self._leading = threading.Lock(), threading.Lock()
 
     def keep(self, arrival: Arrival) -> None:
         """Returns when file and row are on disk. Raises StoreError: then it is not kept."""
         mine = _Waiting(arrival)
         with self._lock:
             self._waiting.append(mine)
-        with self._turn:
+        with self._leading:
             while not mine.done:
                 self._round()
-        if mine.error:
+        if mine.error is not None:
             raise StoreError(mine.error)
 
     def _round(self) -> None:
@@ -108,7 +108,8 @@ class Keeper:
 
 class _Waiting:
     def __init__(self, arrival: Arrival) -> None:
-        self.arrival, self.done, self.error = arrival, False, ""
+        self.arrival, self.done = arrival, False
+        self.error: str | None = None
 
 
 def _in_words(error: Exception) -> str:

@@ -34,20 +34,22 @@ Mode = Literal["nothing", "some", "everything"]
 
 @dataclass(eq=False)
 class File:
-    """``durable``: content on disk; ``pending``: (offset, bytes) or (new size, None), in order."""
+    """``durable``: content on disk; ``pending``: (offset, bytes) or (new size, None), in order;
+    ``synced``: how many changes came before these."""
 
     durable: bytearray = field(default_factory=bytearray)
     pending: list[tuple[int, bytes | None]] = field(default_factory=list)
+    synced: int = 0
     size: int = 0
 
     def change(self, offset: int, data: bytes | None) -> None:
         self.pending.append((offset, data))
         self.size = offset if data is None else max(self.size, offset + len(data))
 
-    def sync(self, count: int) -> None:
-        for change in self.pending[:count]:
-            _apply(self.durable, *change)
-        del self.pending[:count]
+    def sync(self, until: int) -> None:
+        while self.pending and self.synced < until:
+            _apply(self.durable, *self.pending.pop(0))
+            self.synced += 1
 
     def after(self, mode: Mode, rng: random.Random) -> bytes:
         content = bytearray(self.durable)
@@ -67,15 +69,16 @@ class Folder:
     names: dict[str, File | Folder] = field(default_factory=dict)
     durable: dict[str, File | Folder] = field(default_factory=dict)
     pending: list[dict[str, File | Folder | None]] = field(default_factory=list)
+    synced: int = 0
 
     def change(self, changes: dict[str, File | Folder | None]) -> None:
         self.pending.append(changes)
         _rename(self.names, changes)
 
-    def sync(self, count: int) -> None:
-        for changes in self.pending[:count]:
-            _rename(self.durable, changes)
-        del self.pending[:count]
+    def sync(self, until: int) -> None:
+        while self.pending and self.synced < until:
+            _rename(self.durable, self.pending.pop(0))
+            self.synced += 1
 
     def after(self, mode: Mode, rng: random.Random) -> dict[str, File | Folder]:
         kept = {"nothing": 0, "everything": len(self.pending)}.get(mode)
@@ -118,7 +121,7 @@ class Disk:
                 folder.change({name: Folder()})
             case SyncBegun(path, thread):
                 node = self._find(path)
-                self._syncing[thread] = len(node.pending) if node else 0
+                self._syncing[thread] = node.synced + len(node.pending) if node else 0
             case Synced(path, thread):
                 node = self._find(path)
                 if node:
