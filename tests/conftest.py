@@ -21,7 +21,9 @@ BACKENDS = ["sqlite", "postgresql"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "sqlite: of SQLite's own ways, not run on PostgreSQL")
+    config.addinivalue_line(
+        "markers", "sqlite: of SQLite's own ways, or many of one kind; not on PostgreSQL"
+    )
     config.addinivalue_line("markers", "both: run on PostgreSQL too (``own``, ``make_daemon``)")
 
 

@@ -36,6 +36,7 @@ class Server:
         self._socket = parse_qs(urlsplit(self._server.get_uri()).query)["host"][0]
         self._number = itertools.count()
         self._migrated: str | None = None
+        self._connection: Any = None
 
     def url(self, database: str) -> str:
         return f"postgresql+pg8000://postgres@/{database}?host={self._socket}"
@@ -61,18 +62,20 @@ class Server:
     def drop(self, database: str) -> None:
         self.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
 
-    def execute(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
-        connection = connect(self.url(database))
-        connection.autocommit = True
-        try:
-            cursor = connection.cursor()
-            cursor.execute(statement)
-            return [] if cursor.description is None else [tuple(row) for row in cursor.fetchall()]
-        finally:
-            connection.close()
+    def execute(self, statement: str) -> None:
+        cursor = self._administrator().cursor()
+        cursor.execute(statement)
+
+    def _administrator(self) -> Any:
+        """One connection for all: a test needs two statements of it."""
+        if self._connection is None:
+            self._connection = connect(self.url("postgres"))
+            self._connection.autocommit = True
+        return self._connection
 
     def stop(self) -> None:
         """As an administrator stops it: whoever is connected is cut off."""
+        self._connection = None
         self._server.stop()
 
     def start(self) -> None:

@@ -55,7 +55,6 @@ FORWARDER = "diptych.forward.process:main"
 STOP_SECONDS = 8.0
 # A child that dies at once is not restarted in a tight loop.
 RESTART_SECONDS = 1.0
-START_SECONDS = 120.0
 # A child without a sign of life is named by /readyz, and after the longer time killed and started
 # again: saving a large index to a slow disk may keep the interpreter to itself for a while.
 SILENT_SECONDS = 30.0

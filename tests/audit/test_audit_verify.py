@@ -43,6 +43,7 @@ def test_an_empty_archive_has_no_problems(empty):
 
 
 @pytest.mark.parametrize("column", schema.verdict.c, ids=lambda c: c.name)
+@pytest.mark.sqlite
 def test_a_changed_verdict_column_is_named(filled, column):
     id_ = filled.value(JUDGED)
     old = filled.value(f"SELECT {column.name} FROM verdict WHERE id = ?", id_)
@@ -57,6 +58,7 @@ def test_a_changed_verdict_column_is_named(filled, column):
 @pytest.mark.parametrize(
     "column", [c for c in schema.verdict.c if c.nullable], ids=lambda c: c.name
 )
+@pytest.mark.sqlite
 def test_an_emptied_verdict_column_is_reported(filled, column):
     # The first verdict that has a value there.
     id_ = filled.value(f"SELECT min(id) FROM verdict WHERE {column.name} IS NOT NULL")
@@ -84,6 +86,7 @@ def test_a_value_of_a_foreign_type_is_reported_not_raised(filled, column, value)
 
 @pytest.mark.parametrize("kind", ["verdict", "policy", "resend"])
 @pytest.mark.parametrize("column", schema.event.c, ids=lambda c: c.name)
+@pytest.mark.sqlite
 def test_a_changed_event_column_is_reported(filled, column, kind):
     seq = filled.value("SELECT min(seq) FROM event WHERE kind = ?", kind)
     old = filled.value(f"SELECT {column.name} FROM event WHERE seq = ?", seq)
@@ -93,6 +96,7 @@ def test_a_changed_event_column_is_reported(filled, column, kind):
 
 @pytest.mark.parametrize("payload", ["", "{}", "[]", "null", '{"identifiers":3}', b"\xff"])
 @pytest.mark.parametrize("kind", ["verdict", "policy", "resend", "forget"])
+@pytest.mark.sqlite
 def test_an_unreadable_payload_is_reported_not_raised(filled, kind, payload):
     filled.forget(6)
     seq = filled.value("SELECT min(seq) FROM event WHERE kind = ?", kind)
@@ -117,6 +121,7 @@ def test_an_unreadable_payload_is_reported_not_raised(filled, kind, payload):
         "UPDATE match SET verdict_id = 999 WHERE rank = 1",
     ],
 )
+@pytest.mark.sqlite
 def test_changed_added_and_removed_matches_are_reported(filled, statement):
     filled.tamper(statement)
     assert any("match" in problem for problem in filled.verify())

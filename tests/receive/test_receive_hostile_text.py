@@ -46,7 +46,8 @@ KEPT = (0x0000, 0x0002, 0x0028)
 KEPT_TAGS = (0x00080005, 0x00080016, 0x00080018, 0x0020000D, 0x0020000E, 0x00200032, 0x00200037)
 UIDS = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 OURS = re.compile(r"instances/default/[0-9a-f]{2}/[0-9a-f]{32}\.dcm|quarantine/[0-9a-f]{32}\.dcm")
-LINE = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z [A-Z]+ (supervisor|acceptor|worker|http|forward) .*")
+NAMES = "supervisor|acceptor|worker|forwarder|audit"
+LINE = re.compile(rf"\d{{4}}-\d\d-\d\dT[\d:.]+Z [A-Z]+ ({NAMES}) .*")
 
 
 def test_hostile_texts_stay_texts_in_files_log_metrics_and_commands(

@@ -109,7 +109,7 @@ def test_a_restored_folder_has_all_that_was_acknowledged_before_and_judges_on(
     try:
         there = {row["sop_instance_uid"] for row in restored.rows("SELECT * FROM instance")}
         assert set(acknowledged) <= there
-        assert "0 lost" in restored.log()
+        assert " lost=0 " in restored.log()
         restored.wait_until(
             lambda: restored.value("SELECT count(*) FROM revision WHERE status != 'judged'") == 0,
             "all judged",

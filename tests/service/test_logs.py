@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,27 @@ def test_a_configuration_that_cannot_be_read_leaves_everything_as_it_is(
     assert "log.level" in refused["error"]
     assert send(daemon.port, series(1, seed=87)) == [0]
     _wait(daemon, "association-ended", 1)
+
+
+def test_a_terminal_that_goes_away_ends_what_runs_in_it(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "diptych", "serve", "--data", tmp_path / "data"]
+    started = subprocess.Popen(
+        [*command, "--dicom-port", "0", "--http-port", "0"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    try:
+        said = b""
+        while b" ready " not in said:
+            said += os.read(ours, 1 << 16)
+        started.send_signal(signal.SIGHUP)
+        assert started.wait(20) == 0
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)
 
 
 def test_log_id_needs_an_archive(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from audit.builder import Archive, copy, stack, template
+from audit.builder import Archive, Template, stack
 from diptych import jobs, metrics
 from diptych.audit import counters
 from diptych.config import Config, load
@@ -21,15 +21,14 @@ SOURCES = [{"name": "north", "alert_duplicate_ratio": 0.2}, {"name": "south"}]
 
 
 @pytest.fixture(scope="session")
-def _template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return template(tmp_path_factory.mktemp("empty"))
+def _template(tmp_path_factory: pytest.TempPathFactory) -> Template:
+    return Template(tmp_path_factory.mktemp("empty"), None, None)
 
 
 @pytest.fixture
-def archive(_template: Path, tmp_path: Path) -> Iterator[Archive]:
-    made = copy(_template, tmp_path)
-    yield made
-    made.close()
+def archive(_template: Template, tmp_path: Path) -> Iterator[Archive]:
+    with _template.copy(tmp_path) as made:
+        yield made
 
 
 def config_of(archive: Archive, **more: object) -> Config:

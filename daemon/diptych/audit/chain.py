@@ -27,6 +27,8 @@ HEADS_MAY_LAG = 3
 # Longer than any line of the head file.
 _HEAD_BYTES = 256
 _PART = 500
+STREAMED = {"yield_per": 1000}
+"""Of a statement that reads a whole table: PostgreSQL's driver would hold all of its rows."""
 
 
 def canonical(value: Mapping[str, Any]) -> str:
@@ -78,7 +80,7 @@ def walk(connection: Connection) -> tuple[list[str], int, str]:
     """Every break in the chain in words, the number of events, and the hash of the last."""
     problems: list[str] = []
     expected, previous = 1, GENESIS
-    for row in connection.execute(select(event).order_by(event.c.seq)):
+    for row in connection.execute(select(event).order_by(event.c.seq), execution_options=STREAMED):
         if row.seq != expected:
             problems.append(f"event {expected}: missing (next is {row.seq})")
         if row.previous_hash != previous:

@@ -42,9 +42,12 @@ _GONE = ("57P01", "57P02", "57P03")
 _REFUSING_CLASSES = ("22", "23")
 _LOCK_NOT_AVAILABLE = "55P03"
 
+_WRITES = text(
+    "SELECT set_config('idle_in_transaction_session_timeout', :idle, true),"
+    " pg_advisory_xact_lock(:key)"
+)
 _SESSION = text(
     "SELECT set_config('lock_timeout', :locks, false),"
-    " set_config('idle_in_transaction_session_timeout', :idle, false),"
     # A host that vanished holds no lock for hours.
     " set_config('tcp_keepalives_idle', '30', false),"
     " set_config('tcp_keepalives_interval', '10', false),"
@@ -86,7 +89,7 @@ def sessions(url: URL) -> Engine:
 def begin(connection: Connection, writes: bool) -> None:
     """The first words of a transaction."""
     if writes:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITE})
+        connection.execute(_WRITES, {"key": WRITE, "idle": f"{_IDLE_SECONDS * 1000}"})
     else:
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
@@ -154,8 +157,7 @@ def _set_up(made: Engine, lock_seconds: float) -> None:
     @event.listens_for(made, "connect")
     def _configure(connection: DBAPIConnection, _record: Any) -> None:
         cursor = connection.cursor()
-        values = {"locks": f"{int(lock_seconds * 1000)}", "idle": f"{_IDLE_SECONDS * 1000}"}
-        statement = _SESSION.bindparams(**values).compile(
+        statement = _SESSION.bindparams(locks=f"{int(lock_seconds * 1000)}").compile(
             dialect=made.dialect, compile_kwargs={"literal_binds": True}
         )
         cursor.execute(str(statement))

@@ -83,7 +83,7 @@ def _verify(connection: Connection, head_file: Path) -> Verified:
         .outerjoin_from(verdict, event, event.c.seq == verdict.c.id)
         .order_by(verdict.c.id)
     )
-    for row in connection.execute(statement):
+    for row in connection.execute(statement, execution_options=chain.STREAMED):
         verdicts += 1
         problems += _compare(connection, row, said.forgotten.get(row.id, set()))
     problems += _reverdicts(connection)
@@ -97,7 +97,8 @@ def _read(connection: Connection, said: _Said) -> Iterator[str]:
     statement = select(event.c.seq, event.c.kind, event.c.payload).where(
         event.c.kind.not_in(of_rows)
     )
-    for row in connection.execute(statement.order_by(event.c.seq)):
+    ordered = statement.order_by(event.c.seq)
+    for row in connection.execute(ordered, execution_options=chain.STREAMED):
         try:
             read = json.loads(row.payload)
             if row.kind == "forget":
@@ -204,7 +205,7 @@ def _reverdicts(connection: Connection) -> Iterator[str]:
         .outerjoin(verdict, verdict.c.id == reverdict.c.verdict_id)
         .order_by(reverdict.c.id)
     )
-    for row in connection.execute(statement):
+    for row in connection.execute(statement, execution_options=chain.STREAMED):
         name = f"reverdict {row.id}"
         if row.event_kind != reverdicts.EVENT:
             yield f"{name}: no event says so"
