@@ -12,11 +12,11 @@ from diptych.intake.limits import Limits
 _read = reader.read
 
 
-def serve(connection: Connection, limits: Limits, scratch: Path) -> None:
+def serve(parent_pid: int, connection: Connection, limits: Limits, scratch: Path) -> None:
     def read(where, size, *rest):
         if where.endswith(b"/bold.nii.gz"):
             os.abort()
         return _read(where, size, *rest)
 
     reader.read = read
-    reader.serve(connection, limits, scratch)
+    reader.serve(parent_pid, connection, limits, scratch)

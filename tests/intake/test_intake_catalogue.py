@@ -27,6 +27,7 @@ from dicom_factory import (
 from diptych.errors import ConfigError, UsageError
 from diptych.intake.materialise import materialise
 from diptych.intake.take import take_in
+from intake import dying
 from intake.deliveries import outcomes, tarred, zipped
 
 
@@ -201,8 +202,7 @@ def test_killed_at_random_and_resumed_it_ends_as_if_it_had_not_been(seed, taken,
 
 
 def test_a_reader_that_dies_costs_the_file_that_killed_it(delivery, taken, monkeypatch):
-    monkeypatch.setattr("diptych.intake.take._READER", "intake.dying:serve")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    monkeypatch.setattr("diptych.intake.take.serve", dying.serve)
     found = outcomes(taken(delivery, readers=2))
     assert found["unreadable: reader-crashed"] == 1
     assert sum(found.values()) == sum(EXPECTED.values())

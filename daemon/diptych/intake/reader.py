@@ -14,6 +14,8 @@ from typing import IO
 
 import pydicom
 
+from diptych.processes import follow
+
 from .entry import Entry, Name, Status, readable_text
 from .limits import Limits
 from .look import look
@@ -29,8 +31,9 @@ Answer = tuple[int, list[Entry | Name], bool]
 """(file, rows, whether these are the last)"""
 
 
-def serve(connection: Connection, limits: Limits, scratch: Path) -> None:
-    """Until the other side closes. Each request is a list of tasks."""
+def serve(parent_pid: int, connection: Connection, limits: Limits, scratch: Path) -> None:
+    """Until the other side closes, or is killed. Each request is a list of tasks."""
+    follow(parent_pid, "diptych-read")
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     quiet()
     while True:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sqlite3
 import time
 from collections import deque
@@ -19,16 +20,15 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from diptych.errors import ConfigError
-from diptych.processes import child_main
+from diptych.processes import OF_THE_GROUP
 
 from .catalogue import Catalogue, Listed
 from .entry import Entry, Name, Status, readable_text
 from .limits import Limits
 from .listing import list_inputs
-from .reader import Answer, Task
+from .reader import Answer, Task, serve
 from .relate import relate
 
-_READER = "diptych.intake.reader:serve"
 _LISTED_AT_ONCE = 1000
 _TASKS_AT_ONCE = 16
 _AHEAD = 2
@@ -199,15 +199,13 @@ class _Crew:
 
     def _start(self) -> _Reader:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=child_main,
-            args=(
-                os.getpid(),
-                "diptych-read",
-                _READER,
-                (theirs, self._limits, self._catalogue.scratch),
-            ),
-        )
-        process.start()
+        arguments = (os.getpid(), theirs, self._limits, self._catalogue.scratch)
+        process = self._context.Process(target=serve, args=arguments)
+        # It must not hear Ctrl-C before it has said that it leaves that to us.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_GROUP)
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         return _Reader(process, ours)
