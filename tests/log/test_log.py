@@ -26,6 +26,7 @@ def lines() -> Iterator[Any]:
     """Configure the log of this process and read what it wrote; afterwards as it was."""
     root, ours = logging.getLogger(), logging.getLogger("diptych")
     before = root.handlers[:], root.level, ours.level
+    logging.disable(logging.NOTSET)  # a command that ran in this process may have
     written: list[str] = []
 
     def configure(form: str, **more: Any) -> list[str]:

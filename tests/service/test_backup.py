@@ -27,7 +27,7 @@ from diptych.receive import journal
 from diptych.receive.journal import Journal
 from diptych.receive.keeper import Arrival, Keeper
 from diptych.receive.spool import Spool, data_set_offset
-from diptych.service import open_folder
+from diptych.service import open_folder, open_store
 from running import Daemon, send, series
 
 CT_SMALL = Path(str(get_testdata_file("CT_small.dcm")))
@@ -205,7 +205,8 @@ def keeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeping
     monkeypatch.setattr(journal, "_SYNC_SECONDS", 3600.0)
     config = Config(data=tmp_path / "data")
     config.data.mkdir()
-    store, spool, _ = open_folder(config)
+    store = open_store(config)
+    spool, _ = open_folder(config, store)
     Keeper(store, spool, Journal(spool, "a" * 32)).keep(_arrival(spool))
     [(_, locator)] = spool.kept()
     yield Keeping(config, store, locator)
