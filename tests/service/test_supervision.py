@@ -98,3 +98,19 @@ def test_judged_pixels_are_purged_by_age_and_come_back_with_a_resend(
     daemon.wait_until(lambda: daemon.kept_files() == [], "purged again")
     assert daemon.metric("diptych_index_recall") == 1.0
     assert daemon.metric("diptych_index_snapshot_age_seconds") < 60
+
+
+def test_a_daemon_that_is_killed_leaves_no_semaphore_behind(
+    make_daemon: Callable[..., Daemon],
+) -> None:
+    daemon = make_daemon().start()
+    assert daemon.process is not None
+    pid = daemon.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    # A named one stays in /dev/shm when nobody is left to remove it.
+    assert [
+        line
+        for process in (str(pid), *children)
+        for line in Path(f"/proc/{process}/maps").read_text().splitlines()
+        if "/dev/shm/sem." in line
+    ] == []
