@@ -205,8 +205,9 @@ class _Child:
         self.started_at = 0.0
         self._pipe: Any = None
         self.ready = False
-        # Without a lock: a child that is killed while it holds one would keep it.
-        self.beats = multiprocessing.get_context("spawn").Value("L", 0, lock=False)
+        # Raw, as all that children share: a lock would be kept by whoever is killed with it, and a
+        # semaphore stays behind when all are.
+        self.beats = multiprocessing.get_context("spawn").RawValue("L", 0)
         self._heard, self.silent = 0, 0.0
 
     def start(self) -> None:
@@ -256,7 +257,7 @@ class _Daemon:
         self._config, self._store, self._spool = config, store, spool
         self._dicom, self._http, self._certificates = dicom, http, certificates
         self._context = multiprocessing.get_context("spawn")
-        self._refusing = [self._context.Value("b", 0) for _ in range(config.dicom.acceptors)]
+        self._refusing = [self._context.RawValue("b", 0) for _ in range(config.dicom.acceptors)]
         self._acceptors = [
             _Child(f"acceptor {i}", self._start_acceptor(i)) for i in range(config.dicom.acceptors)
         ]

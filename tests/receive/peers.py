@@ -268,7 +268,7 @@ class LoneAcceptor:
             self.port: int = self._listening.getsockname()[1]
             context = multiprocessing.get_context("spawn")
             ours, theirs = context.Pipe(duplex=False)
-            self.refusing = context.Value("b", 0)
+            self.refusing = context.RawValue("b", 0)
             arguments: Any = (config, self._listening, "lone", theirs, self.refusing)
             self._process = context.Process(target=acceptor.main, args=arguments)
             self._process.start()
