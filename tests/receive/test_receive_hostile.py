@@ -218,8 +218,10 @@ def test_requests_that_cannot_be_answered_take_no_memory(plain: Daemon) -> None:
     with bounded_memory(plain), ExitStack() as stack:
         peer = connector(stack, plain.port)(associate_request(b"NAMELESS"))
         assert type_of_answer(peer) == A_ASSOCIATE_AC
-        with pytest.raises(ConnectionError):
+        # What still comes is thrown away, for two seconds: as much as there is time for.
+        with suppress(ConnectionError):
             _send_often(peer, one, 400)
+        assert ends(peer, 10)
     assert deliver(plain.port, [instance()]) == [0x0000]
 
 
