@@ -147,11 +147,7 @@ def _verdicts(theirs: Connection, series_id: int) -> Sequence[Row[Any]]:
 
 
 def _case(
-    ours: Connection,
-    theirs: Connection,
-    row: Row[Any],
-    our_fingerprint: int,
-    their_fingerprint: int,
+    ours: Connection, theirs: Connection, row: Row[Any], their_fingerprint: int
 ) -> CaseVerdict:
     """What it is to what is owned becomes its verdict; of a match that was forgotten since, nothing
     is left to say."""

@@ -20,6 +20,7 @@ from diptych.cli import (
     calibrating,
     configuration,
     database,
+    delivering,
     evaluating,
     forwarding,
     judging,
@@ -59,6 +60,8 @@ app.command()(evaluating.evaluate)
 app.command("verdicts")(archive.list_verdicts)
 app.command()(similar.similar)
 app.command()(screening.screen)
+app.command()(delivering.accept)
+app.command("deliveries")(delivering.list_deliveries)
 app.command("calibrate")(calibrating.run_calibrate)
 app.command("reverdict")(judging.run_reverdict)
 app.command("pull")(pulling.run_pull)

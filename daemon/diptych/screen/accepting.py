@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from diptych import service
-from diptych.audit import adopt, archive, deliveries, forget
+from diptych.audit import adopt, archive, chain, deliveries, forget
 from diptych.audit.deliveries import Delivery, Standing
 from diptych.audit.store import Store
 from diptych.config import Config
@@ -33,7 +33,6 @@ class Gone:
     """What was forgotten. cases: of the main archive."""
 
     cases: int
-    files: int
 
 
 def everything(config: Config) -> list[Delivery]:
@@ -66,13 +65,18 @@ def accept(config: Config, name: str, standing: Standing) -> Accepted:
                 own.close()
         with main.write() as connection:
             deliveries.accept(connection, found, standing)
+            head = chain.head(connection)
+        chain.write_head(config.data / "audit-heads.jsonl", *head)
         return accepted
     finally:
         main.close()
 
 
-def forget_delivery(config: Config, name: str) -> Gone:
-    """Remove every trace of it but the chained events; what joined what is owned goes, too."""
+def forget_delivery(config: Config, name: str, promised_too: bool = False) -> Gone:
+    """Remove every trace of it but the chained events; what joined what is owned goes, too.
+
+    Raises UsageError, Promised (as ``forget.forget``).
+    """
     folder = Folder(config, name)
     main = service.open_store(config)
     try:
@@ -83,17 +87,15 @@ def forget_delivery(config: Config, name: str) -> Gone:
         gone: set[int] = set()
         for case_id in sorted(joined):
             if case_id not in gone:
-                forgotten = forget.forget(main, case_id)
+                forgotten = forget.forget(main, case_id, promised_too)
                 gone |= set(forgotten.cases)
                 for locator in forgotten.locators:
                     spool.remove(locator)
-        files = 0
         if folder.path.exists():
             with Catalogue(folder.path):
-                files = sum(path.is_file() for path in folder.path.rglob("*"))
                 folder.remove()
         deliveries.remove(main, found, {"cases": len(gone)})
-        return Gone(len(gone), files)
+        return Gone(len(gone))
     finally:
         main.close()
 
