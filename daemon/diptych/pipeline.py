@@ -16,10 +16,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from diptych import faults, label_audit
+from diptych import beside, faults, label_audit
 from diptych.audit import archive, chain, collisions, layouts, verdicts
 from diptych.audit.store import Store, now
 from diptych.audit.work import MICROSECONDS, InstanceRow, Work, upcoming
+from diptych.beside import Beside
 from diptych.embed.session import Embedder
 from diptych.errors import NotScreenable, Reason
 from diptych.judge import ladder, replay
@@ -31,7 +32,7 @@ from diptych.judge.layout import smoothed
 from diptych.judge.patient import patient_hmac
 from diptych.judge.policy import Policy
 from diptych.log import get_logger, shortened
-from diptych.lookup import Finding, Indexes, Ready, Stages, look_up, make_ready
+from diptych.lookup import Indexes, Stages, look_up, make_ready
 from diptych.recorded import Recorded
 from diptych.volume.ahead import DecodeAhead
 from diptych.volume.assemble import assemble
@@ -42,8 +43,6 @@ from diptych.volume.plane import Instance, Refusal
 log = get_logger(__name__)
 
 COUNT_MODE = "informative"
-# Ids of rows begin at 1.
-NO_SERIES = 0
 
 
 @dataclass(frozen=True)
@@ -56,17 +55,6 @@ class Decoded:
     modality: str | None
     # Judged slices are gone, purged perhaps: what is left is a fragment of what was judged.
     fragment: bool
-
-
-@dataclass(frozen=True)
-class Beside:
-    """Another archive, of the same fingerprint, that every case is looked up in too: what a
-    delivery is to what is owned."""
-
-    name: str
-    store: Store
-    indexes: Indexes
-    fingerprint_id: int
 
 
 class Pipeline:
@@ -82,7 +70,7 @@ class Pipeline:
         policy: Policy,
         path_of: Callable[[str], Path],
         head_file: Path,
-        beside: Sequence[Beside] = (),
+        others: Sequence[Beside] = (),
     ) -> None:
         self._store, self._embedder = store, embedder
         self._decoders = DecodeAhead(decoders)
@@ -90,7 +78,7 @@ class Pipeline:
         self.policy, self._path_of, self._head_file = policy, path_of, head_file
         # The newest verdict whose vectors and layouts are in the indexes; None: not known.
         self._known: int | None = None
-        self._beside = beside
+        self._beside = others
         with store.read() as connection:
             self._hmac_key = archive.hmac_key(connection)
 
@@ -305,42 +293,10 @@ class Pipeline:
             },
             evidence=replay.written(evidence, judgement)
             | {f"{label}_disagrees": asdict(each) for label, each in disagreeing.items()}
-            | self._looked_up_beside(work, ready, digest, found, stages),
+            | beside.looked_up(
+                self._beside, work, ready, digest, found.vectors, self.policy, stages
+            ),
         )
-
-    def _looked_up_beside(
-        self, work: Work, ready: Ready, digest: bytes | None, found: Finding, stages: Stages
-    ) -> dict[str, object]:
-        """What the case is to the other archives: a part of its evidence."""
-        # Nothing in another archive is the series itself.
-        stranger = replace(work, series_id=NO_SERIES)
-        said: dict[str, object] = {}
-        for other in self._beside:
-            known = Recorded(other.store, other.fingerprint_id, self._embedder.dimension, stranger)
-            there = look_up(
-                ready,
-                digest,
-                lambda _: found.vectors,
-                other.indexes,
-                known,
-                self.policy,
-                stages,
-            )
-            evidence, judgement = there.evidence, there.judgement
-            said[other.name] = {
-                "relation": judgement.relation,
-                "flags": sorted(judgement.flags),
-                "detail": judgement.reason,
-                "matched_case": evidence.digest_match
-                if evidence.digest_match is not None
-                else judgement.matched_case,
-                "c1": evidence.counts.c1 if evidence.counts else None,
-                "c3": evidence.counts.c3 if evidence.counts else None,
-                "search": there.how,
-                "watermark": known.watermark,
-                "evidence": replay.written(evidence, judgement),
-            }
-        return {"beside": said} if said else {}
 
     def _digests(self, stack: Stack) -> verdicts.Digests:
         planes, header = stack.planes, stack.header

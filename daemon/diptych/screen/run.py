@@ -24,6 +24,7 @@ from diptych.audit import archive, deliveries, receipts, work
 from diptych.audit.receipts import Arrival, Identity, Stored
 from diptych.audit.store import Refused as RowRefused
 from diptych.audit.store import Store
+from diptych.beside import Beside
 from diptych.embed.session import Embedder
 from diptych.errors import StoreError
 from diptych.intake.catalogue import Catalogue
@@ -32,7 +33,7 @@ from diptych.intake.materialise import materialise
 from diptych.judge.policy import Policy
 from diptych.log import get_logger
 from diptych.lookup import Indexes
-from diptych.pipeline import Beside, Pipeline
+from diptych.pipeline import Pipeline
 from diptych.screen.delivery import Folder
 from diptych.screen.findings import COPIES
 from diptych.volume.decoders import DecoderPool
@@ -51,7 +52,8 @@ _COMPLETE = work.Quiet(0, 0, 1)
 @dataclass(frozen=True)
 class Progress:
     """series, slices: judged, of so many. seconds: of this run; to_come: a guess from the rate so
-    far, None at the beginning. copies: series of this run that are a copy of anything."""
+    far, None at the beginning. copies: series of this run that are a copy of anything; newest: the
+    number of the last one judged, and in which collections it is what copy."""
 
     series: int
     of_series: int
@@ -60,6 +62,7 @@ class Progress:
     seconds: float
     to_come: float | None
     copies: int
+    newest: tuple[int, dict[str, str]] = (0, {})
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ def judge(
             # The one before is judged when this one is known, so that it is decoded meanwhile.
             if laid.refused is not None:
                 catalogue.leave_unjudged(laid.row.key, laid.refused.reason, str(laid.refused))
-                said.done(laid.row, copy=False)
+                said.done(laid.row, {})
                 continue
             paths |= laid.paths
             _register(store, laid)
@@ -181,15 +184,15 @@ def _register(store: Store, laid: _Laid) -> None:
     work.seal_complete(store, _COMPLETE, {})
 
 
-def _judge_one(store: Store, pipeline: Pipeline, attempts: int) -> bool:
-    """Judge the oldest claimable revision; whether it is a copy of anything."""
+def _judge_one(store: Store, pipeline: Pipeline, attempts: int) -> dict[str, str]:
+    """Judge the oldest claimable revision; in which collections it is what copy."""
     while True:
         claimed = work.claim(store, _OWNER, _LEASE_SECONDS)
         assert claimed is not None, "it was sealed just now"
         try:
             if claimed.attempts > attempts:
                 pipeline.give_up(claimed, f"{attempts} attempts ended without a verdict")
-                return False
+                return {}
             cases = pipeline.judge(claimed)
         except StoreError as error:
             work.release(store, _OWNER, forgive=not isinstance(error, RowRefused))
@@ -205,7 +208,9 @@ def _judge_one(store: Store, pipeline: Pipeline, attempts: int) -> bool:
             raise
         main = next(case for case in cases if case.principal)
         beside = (main.evidence or {}).get("beside", {})
-        return main.relation in COPIES or any(one["relation"] in COPIES for one in beside.values())
+        relations = {"delivery": main.relation}
+        relations |= {name: str(one["relation"]) for name, one in beside.items()}
+        return {name: relation for name, relation in relations.items() if relation in COPIES}
 
 
 class _Laying:
@@ -310,7 +315,7 @@ class _Said:
         self._done = 0
         tell(self._now)
 
-    def done(self, row: Row, copy: bool) -> None:
+    def done(self, row: Row, copies: dict[str, str]) -> None:
         self._done += row.planes
         seconds = time.monotonic() - self._begun
         self._now = replace(
@@ -319,6 +324,7 @@ class _Said:
             slices=self._now.slices + row.planes,
             seconds=seconds,
             to_come=seconds / self._done * (self._left - self._done) if self._done else None,
-            copies=self._now.copies + copy,
+            copies=self._now.copies + bool(copies),
+            newest=(row.number, copies),
         )
         self._tell(self._now)

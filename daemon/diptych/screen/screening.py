@@ -21,6 +21,7 @@ from diptych.audit import archive, chain, deliveries, models
 from diptych.audit.deliveries import Standing
 from diptych.audit.schema import case
 from diptych.audit.store import Store
+from diptych.beside import Beside
 from diptych.config import Config
 from diptych.embed.session import Embedder
 from diptych.errors import UsageError
@@ -28,7 +29,6 @@ from diptych.intake.limits import Limits
 from diptych.intake.take import Progress as Reading
 from diptych.intake.take import take_in
 from diptych.lookup import Indexes
-from diptych.pipeline import Beside
 from diptych.screen import reading, run
 from diptych.screen.delivery import Folder, Settings
 from diptych.screen.findings import Collection, Kind, Screening
