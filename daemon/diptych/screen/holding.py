@@ -88,4 +88,12 @@ def _shared(match: Match) -> tuple[float, float]:
 
 
 def _content(stack: Stack) -> str:
-    return stack.content or f"case {stack.ref.case}"
+    dismissed = any(
+        match.kind is Kind.DELIVERY
+        and match.relation is Relation.RELATED
+        and match.other is not None
+        and match.other.content == stack.content
+        for match in stack.matches
+    )
+    # The same pixels and yet no copy: somebody said so, and it stands alone.
+    return f"case {stack.ref.case}" if dismissed or not stack.content else stack.content
