@@ -237,7 +237,7 @@ def test_what_is_unreadable_is_what_is_damaged_refused_or_not_there() -> None:
         Outcome("not-an-image", "", 1, 1),
     )
     fields = {"outcomes": outcomes, "entries": 300, "absent": (("DICOMDIR", "A/1", "missing"),)}
-    rows = [series(1, refused=(("a.dcm", "decode-failed"),)), series(2)]
+    rows = [series(1, refused=(("1.2", "decode-failed"), ("1.3", "not-an-image"))), series(2)]
     decision = decide(screening(rows, **fields), DEFAULT)
     assert decision.sentence == "Unreadable: 4 of 301 files, 1.33 %, limit 1 %: REJECT"
     assert exit_status(decision) is Exit.EXCEEDED

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import IntEnum, StrEnum
 
+from diptych.errors import Reason
 from diptych.judge.ladder import Relation, Verified
 from diptych.log import printable
 
@@ -168,7 +169,9 @@ class _Found:
         """Files, then series."""
         outcomes, terms = self.screening.outcomes, self.terms.unjudged
         files = sum(one.count for one in outcomes if one.status in ("unreadable", "refused"))
-        files += len(self.screening.absent) + sum(len(s.refused) for s in self.screening.series)
+        files += len(self.screening.absent)
+        said = [reason for one in self.screening.series for _, reason in one.refused]
+        files += sum(reason != Reason.NOT_AN_IMAGE for reason in said)
         entries = self.screening.entries + len(self.screening.absent)
         failed, images = len(self.images) - len(self.series), len(self.images)
         over = terms.not_screenable.exceeded(failed, images + self.left)
