@@ -25,7 +25,7 @@ from diptych.screen.findings import (
     Stack,
 )
 from diptych.screen.limits import decide
-from diptych.screen.report.given import Group, Kept, Member, Pictures
+from diptych.screen.report.given import Pictures
 from diptych.screen.terms import Terms
 
 SECRET_SET = "trial seven (confidential)"
@@ -252,34 +252,6 @@ def screening(**changes):
         complete=True,
     )
     return replace(found, **changes)
-
-
-def groups():
-    by_number = {each.number: each for each in delivered()}
-
-    def member(number):
-        stack = by_number[number].stacks[0]
-        found = stack.matches[0]
-        return Member(stack.ref, found.relation, found)
-
-    return (
-        Group(Ref("delivery", 1, 1), (member(2), member(6))),
-        Group(Ref("owned", 9), (member(3),)),
-        Group(Ref(SECRET_SET, 4), (member(4),)),
-    )
-
-
-KEPT = tuple(
-    Kept(number, number not in (2, 3, 4, 6), why, group)
-    for number, why, group in [
-        (1, "the best of its group: native resolution", 1),
-        (2, "a copy of series 1", 1),
-        (3, "owned already", 2),
-        (4, "in a test set", 3),
-        (6, "a copy of series 1", 1),
-        *((number, "unique", None) for number in (7, *range(8, 21))),
-    ]
-)
 
 
 def decision(given):

@@ -27,6 +27,7 @@ from diptych.cli import (
     model,
     node,
     pulling,
+    reporting,
     screening,
     selftest,
     similar,
@@ -78,5 +79,6 @@ app.add_typer(model.app, name="model")
 app.add_typer(judging.policy_app, name="policy")
 app.add_typer(configuration.app, name="config")
 app.add_typer(database.app, name="db")
+app.add_typer(reporting.app, name="report")
 app.add_typer(selftest.app, name="selftest")
 app.add_typer(why.app, name="why")

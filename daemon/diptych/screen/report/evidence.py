@@ -60,8 +60,8 @@ def evidence(pair: Pair, pictures: Pictures, naming: Naming) -> dict[str, Any]:
         "delivered": delivered,
         "known": naming.of(known.ref),
         "side": words.side(match.kind),
-        "relation": match.relation.value,
-        "where": words.collection(match.kind, match.collection),
+        "heading": f"{delivered[0].upper()}{delivered[1:]} "
+        f"{words.COPY_OF[match.relation]} {naming.of(known.ref)}",
         "place": words.short(pair.series.place),
         "known_place": naming.place(known.ref) or source,
         "transform": _transform(match),
@@ -103,7 +103,7 @@ def _strips(
     numbers = ", ".join(map(str, found.numbers))
     caption = f"{found.plane.capitalize()} slices {numbers} of {found.slices}."
     if found.known_numbers:
-        caption += f" Beneath them lie slices {', '.join(map(str, found.known_numbers))} of it."
+        caption += f" Below: slices {', '.join(map(str, found.known_numbers))} of the other."
     if found.difference_share is not None:
         caption += (
             f" Where both are they differ by {words.percent(found.difference_share)} of the range "
@@ -168,11 +168,11 @@ def _numbers(match: Match) -> list[tuple[str, str]]:
         rows += [
             ("Correlation in fine detail", f"{check.correlation:.3f} ± {check.error:.3f}"),
             ("Compared at", f"{check.spacing_mm:g} mm"),
-            ("In common", f"{words.percent(check.overlap[0])} of the delivered one"),
+            ("Share in common", words.percent(check.overlap[0])),
             ("Noise", words.percent(check.noise)),
         ]
     if match.c3 is not None and match.threshold is not None:
-        rows.append(("c(3), threshold", f"{match.c3:.3f}, {match.threshold:g}"))
+        rows.append(("c(3)", f"{match.c3:.3f} (threshold {match.threshold:g})"))
     if match.c1 is not None:
         rows.append(("c(1)", f"{match.c1:.3f}"))
     rows.append(("Verified", words.verified(match.verified, match.why)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,16 +21,21 @@ from markupsafe import Markup
 
 from diptych.judge.ladder import Relation
 from diptych.screen.findings import Kind, Screening, Series
-from diptych.screen.limits import Decision, Outcome, Rate
+from diptych.screen.groups import Group
+from diptych.screen.keep import Kept
+from diptych.screen.limits import Decision, Ruling
+from diptych.screen.rates import Rate
 from diptych.screen.report import figures, tables, words
 from diptych.screen.report.evidence import Naming, evidence
 from diptych.screen.report.figures import Cell
-from diptych.screen.report.given import Group, Kept, Pictures
+from diptych.screen.report.given import Pictures
 from diptych.screen.report.pairs import Pair, worst
 from diptych.screen.report.slices import FULL_COLOUR
 
 MOST_VENDORS, MOST_PARTS, MOST_GROUPS, MOST_MEMBERS = 40, 40, 60, 20
 MOST_ABSENT, MOST_REASONS, MOST_NAMED, MOST_EXCLUDED = 60, 30, 12, 20
+LONG = 90
+"""Characters from which on the verdict is set smaller."""
 _PLOT = 144
 """Units of the width of the drawing of an interval."""
 _HEADINGS = {
@@ -95,7 +101,7 @@ def page(report: Report) -> bytes:
         fingerprint=report.fingerprint,
         files=_FILES,
         parquet=tables.parquet_there(),
-        full_colour=words.percent(FULL_COLOUR),
+        full_colour=f"{FULL_COLOUR:.0%}",
         meanings=[(relation.value, meaning) for relation, meaning in words.MEANINGS.items()],
         **_head(report),
         **_found(report),
@@ -118,13 +124,14 @@ def _head(report: Report) -> dict[str, Any]:
     screening, decision = report.screening, report.decision
     sentence = words.short(decision.sentence, words.WHOLE)
     before, _, outcome = sentence.rpartition(": ")
-    split = (f"{before}: ", outcome) if outcome in set(Outcome) else (sentence, "")
+    split = (f"{before}: ", outcome) if outcome in set(Ruling) else (sentence, "")
     unchecked = [words.KINDS[kind] for kind in decision.unchecked]
     return {
         "title": f"Delivery {words.short(screening.delivery, 80)}"
         + (f" from {words.short(screening.vendor, 80)}" if screening.vendor else ""),
         "accepted": decision.accepted,
         "verdict": split,
+        "verdict_long": len(sentence) > LONG,
         "complete": screening.complete,
         "stopped": _sentence(screening.stopped),
         "judged": words.number(decision.judged),
@@ -201,7 +208,7 @@ def _found(report: Report) -> dict[str, Any]:
             "series": words.number(sum(row[0].series for row in rows)),
             "cells": [_cell(column) for column in zip(*rows, strict=True)],
         },
-        "related": words.number(len(related)),
+        "related": "1 series is" if len(related) == 1 else f"{len(related):,} series are",
     }
 
 
@@ -231,10 +238,10 @@ def _rates(report: Report) -> dict[str, Any]:
     limits = [rate for rate in whole if rate.limit.set]
     return {
         "rate_tables": [
-            (caption, _scaled(some))
+            (caption, any(rate.limit.set for rate in some), _scaled(some))
             for caption, some in (
-                ("The whole delivery", [*whole, *limited]),
-                ("Parts of it, without a limit of their own", parts[:MOST_PARTS]),
+                ("The whole delivery, and what has limits of its own", [*whole, *limited]),
+                ("By vendor and by modality", parts[:MOST_PARTS]),
             )
             if some
         ],
@@ -337,7 +344,7 @@ def _clause(limits: Sequence[Rate]) -> str:
 def _groups(report: Report) -> dict[str, Any]:
     naming = Naming(report.screening, report.vendor_copy)
     shown = []
-    for number, group in enumerate(report.groups[:MOST_GROUPS], 1):
+    for group in report.groups[:MOST_GROUPS]:
         members = [
             {
                 "name": _upper(naming.of(member.ref)),
@@ -355,7 +362,8 @@ def _groups(report: Report) -> dict[str, Any]:
         count = len(group.members)
         shown.append(
             {
-                "number": number,
+                "number": group.number,
+                "where": words.KINDS[group.kind],
                 "size": f"{words.number(count)} {'copy' if count == 1 else 'copies'}",
                 "name": naming.of(group.representative),
                 "place": naming.place(group.representative),
@@ -387,7 +395,7 @@ def _pairs(report: Report) -> dict[str, Any]:
 
 
 def _kept(report: Report) -> dict[str, Any]:
-    reasons = Counter((each.keep, words.short(each.why)) for each in report.kept)
+    reasons = Counter((each.keep, _in_general(each.why)) for each in report.kept)
     rows = sorted(reasons.items(), key=lambda item: (not item[0][0], -item[1], item[0][1]))
     return {
         "keep": report.kept
@@ -401,6 +409,12 @@ def _kept(report: Report) -> dict[str, Any]:
             "more": max(0, len(rows) - MOST_REASONS),
         }
     }
+
+
+def _in_general(why: str) -> str:
+    """Without the numbers of series and cases: so that reasons can be counted."""
+    text = re.sub(r"\bcase \d+ of ", "a case of ", why)
+    return words.short(re.sub(r"\bseries \d+", "another series", text))
 
 
 def _unscreened(report: Report) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -33,6 +33,8 @@ SIGNATURE = "manifest.sha256.sig"
 PUBLIC_KEY = "report.pub.pem"
 KEY = "report-signing.pem"
 _LINE = re.compile(r"([0-9a-f]{64})  ([^\0\n]+)")
+_HASH = "SHA256:"
+_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 _LARGEST_MANIFEST = 4 * 2**20
 _CHUNK = 2**20
 
@@ -84,7 +86,7 @@ def secret_of(key: Ed25519PrivateKey) -> bytes:
 def fingerprint(key: Ed25519PublicKey) -> str:
     """SHA-256 of the key's SubjectPublicKeyInfo, in base64: short enough to be read out."""
     spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return "SHA256:" + base64.b64encode(hashlib.sha256(spki).digest()).decode().rstrip("=")
+    return _HASH + base64.b64encode(hashlib.sha256(spki).digest()).decode().rstrip("=")
 
 
 def seal(folder: Path, key: Ed25519PrivateKey) -> None:
@@ -145,13 +147,22 @@ def check(folder: Path, expected: Ed25519PublicKey | str | None = None) -> Seal:
     return Seal(found, len(listed), tuple(problems))
 
 
+def named_key(text: str) -> Ed25519PublicKey | str:
+    """What somebody names a key by: its fingerprint, or a PEM file. UsageError: neither."""
+    if text.startswith(_HASH):
+        if not _FINGERPRINT.fullmatch(text):
+            raise UsageError(f"{text[:80]} is no fingerprint: {_HASH} and 43 characters")
+        return text
+    return public_key(Path(text))
+
+
 def public_key(path: Path) -> Ed25519PublicKey:
     """From a PEM file. UsageError: it is none, or of another kind."""
     try:
         key = load_pem_public_key(path.read_bytes())
-    except FileNotFoundError as error:
-        raise UsageError(f"{path}: no such file") from error
-    except ValueError as error:
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise UsageError(f"{path} is no public key in PEM") from error
     if not isinstance(key, Ed25519PublicKey):
         raise UsageError(f"{path} is no Ed25519 key")

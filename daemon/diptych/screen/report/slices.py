@@ -74,7 +74,7 @@ def strips(ours: Proxy, theirs: Proxy | None, check: Check | None) -> Strips:
     change = (shown - other) / (high - low)
     size, known = _png(_grey(other, inside, low, high))
     _, delivered = _png(_grey(shown, there, low, high))
-    _, difference = _png(_colour(change, both))
+    _, difference = _png(_colour(change, both), gap_level=200)
     return Strips(
         _PLANES[axis],
         delivered,
@@ -187,9 +187,9 @@ def _colour(change: Field, both: Mask) -> Bytes:
     return levels
 
 
-def _png(planes: Bytes) -> tuple[tuple[int, int], bytes]:
+def _png(planes: Bytes, gap_level: int = 255) -> tuple[tuple[int, int], bytes]:
     """(plane, row, column, 3) side by side; (width, height) and the file."""
-    gap = np.full((planes.shape[1], _GAP, 3), 255, np.uint8)
+    gap = np.full((planes.shape[1], _GAP, 3), gap_level, np.uint8)
     row: list[Bytes] = []
     for plane in planes:
         row += [plane, gap]

@@ -43,7 +43,7 @@ def summary(
         "complete": screening.complete,
         "stopped": _text(screening.stopped),
         "decision": {
-            "outcome": decision.outcome.value,
+            "ruling": decision.ruling.value,
             "sentence": _text(decision.sentence),
             "terms": _text(decision.terms),
             "exceeded": [_text(each.sentence) for each in decision.exceeded],

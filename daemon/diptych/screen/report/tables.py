@@ -19,8 +19,9 @@ from diptych.log import printable
 from diptych.reports import no_formula
 from diptych.screen.copies import STRONGEST
 from diptych.screen.findings import Kind, Known, Match, Ref, Screening, Series
+from diptych.screen.groups import Group
+from diptych.screen.keep import Kept
 from diptych.screen.report import figures, words
-from diptych.screen.report.given import Group, Kept
 from diptych.screen.report.pairs import Pair
 
 Type = Literal["text", "whole", "real", "truth"]
@@ -306,7 +307,8 @@ def groups_document(groups: Sequence[Group], screening: Screening) -> list[dict[
 
     return [
         {
-            "group": number,
+            "group": group.number,
+            "kind": group.kind.value,
             "representative": of(group.representative),
             "members": [
                 {
@@ -320,7 +322,7 @@ def groups_document(groups: Sequence[Group], screening: Screening) -> list[dict[
                 for member in group.members
             ],
         }
-        for number, group in enumerate(groups, 1)
+        for group in groups
     ]
 
 

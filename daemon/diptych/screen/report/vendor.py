@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -24,8 +25,10 @@ from diptych.judge.ladder import (
     Flag,
 )
 from diptych.screen.findings import Kind, Known, Match, Ref, Screening, Series, Stack
+from diptych.screen.groups import Group, Member
+from diptych.screen.keep import Kept
 from diptych.screen.limits import Decision
-from diptych.screen.report.given import Group, Kept, Member, Pictures
+from diptych.screen.report.given import Pictures
 
 _OWN_FLAGS = frozenset(
     {
@@ -91,6 +94,8 @@ class _Hidden:
         self._aliases: Mapping[str, str] = {
             name: f"test-set-{number}" for number, name in enumerate(names, 1)
         }
+        others = "|".join(map(re.escape, sorted([Kind.OWNED.value, *names], key=len, reverse=True)))
+        self._case = re.compile(rf"\bcase (\d+) of ({others})")
         # Where the buyer keeps the delivery is no business of the vendor's.
         self._folders = [
             (path, PurePosixPath(path).name or "/") for path in screening.inputs if path
@@ -110,9 +115,15 @@ class _Hidden:
         )
 
     def text(self, text: str) -> str:
+        """Without the names of test sets and the numbers of cases that are not the delivery's."""
+        text = self._case.sub(lambda found: self._salted_words(found[2], int(found[1])), text)
         for name, alias in self._aliases.items():
             text = text.replace(name, alias)
         return text
+
+    def _salted_words(self, collection: str, case: int) -> str:
+        ref = self._ref(Ref(collection, case))
+        return f"case {ref.case} of {ref.collection}"
 
     def path(self, path: str) -> str:
         for folder, name in self._folders:
@@ -121,9 +132,10 @@ class _Hidden:
         return path
 
     def group(self, group: Group) -> Group:
-        return Group(
-            self._ref(group.representative),
-            tuple(
+        return replace(
+            group,
+            representative=self._ref(group.representative),
+            members=tuple(
                 Member(self._ref(member.ref), member.relation, self._match(member.match))
                 for member in group.members
             ),

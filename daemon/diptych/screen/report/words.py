@@ -67,6 +67,12 @@ MEANINGS = {
     ),
 }
 
+COPY_OF = {
+    Relation.EXACT: "is an exact copy of",
+    Relation.NEAR_DUPLICATE: "is a near-duplicate of",
+    Relation.PARTIAL: "is a partial copy of",
+    Relation.RELATED: "is related to",
+}
 _REASONS = {
     Reason.NO_INFORMATIVE_SLICE: "every slice is blank or nearly so",
     Reason.NO_PIXEL_DATA: "there are no pixels in it",
@@ -98,6 +104,7 @@ _STATUSES = {
 KINDS = {Kind.DELIVERY: "inside the delivery", Kind.OWNED: "owned", Kind.TEST_SET: "test set"}
 _KNOWN = {Kind.DELIVERY: "Delivered before", Kind.OWNED: "Owned", Kind.TEST_SET: "Test set"}
 _TOWARDS = (("head", "feet"), ("back", "front"), ("patient's left", "patient's right"))
+_SPACE = "\u00a0"  # a number and its percent sign stay in one line
 _SLIGHT_MM, _SLIGHT_DEGREES, _SLIGHT_BLUR_MM = 0.5, 0.25, 0.05
 
 
@@ -158,7 +165,8 @@ def transform(check: Check, known: str = "known") -> str:
             for mm, names in zip(check.shift_mm, _TOWARDS, strict=True)
             if abs(mm) >= _SLIGHT_MM
         ]
-        parts.append(f"its middle {length:.1f} mm from the other's ({', '.join(steps)})")
+        far = f"{length:.1f} mm from the other's ({', '.join(steps)})"
+        parts.append(f"its middle lies {f'{steps[0]} of the other' if len(steps) == 1 else far}")
     if abs(check.blur_mm) >= _SLIGHT_BLUR_MM:
         who = "the delivered one" if check.blur_mm > 0 else "the other"
         parts.append(f"{who} softer by {abs(check.blur_mm):.1f} mm")
@@ -180,13 +188,12 @@ def _range(found: Interval) -> str:
 
 
 def percent(share: float) -> str:
-    """0.0058 → "0.58 %"; small ones keep two digits that count."""
+    """0.0058 → "0.58 %"; below a hundredth of a percent two digits that count.
+    Between the two is a no-break space."""
     value = 100 * share
-    if value == 0:
-        return "0 %"
-    if value < 0.095:
-        return f"{value:.2g} %"
-    return f"{value:.2f} %" if value < 9.995 else f"{value:.1f} %"
+    if value in (0, 100):
+        return f"{value:.0f}{_SPACE}%"
+    return f"{value:.2g}{_SPACE}%" if value < 0.01 else f"{value:.2f}{_SPACE}%"
 
 
 def number(value: int) -> str:

@@ -13,9 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from diptych.errors import UsageError
 from diptych.screen.findings import Screening
+from diptych.screen.groups import Group
+from diptych.screen.keep import Kept
 from diptych.screen.limits import Decision
 from diptych.screen.report import seal, tables
-from diptych.screen.report.given import Group, Kept, Pictures
+from diptych.screen.report.given import Pictures
 from diptych.screen.report.page import Report, page
 from diptych.screen.report.pairs import pairs
 from diptych.screen.report.summary import SCHEMA, schema, summary
