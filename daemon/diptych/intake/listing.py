@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,15 @@ from .entry import Entry, Status, readable_text
 from .manifest import Manifest, is_manifest, read_manifest
 
 
-def list_inputs(inputs: list[str], out: Path) -> Iterator[Listed]:
-    """Everything the inputs hold; ``out``, our own folder, is passed over.
+def list_inputs(inputs: list[str], ours: Sequence[Path]) -> Iterator[Listed]:
+    """Everything the inputs hold; ``ours``, folders that we write to, are passed over.
 
     Raises UsageError for an input that is not there or cannot be one before anything is yielded,
     and for a line of a manifest that says nothing when it is reached.
     """
     if not inputs:
         raise UsageError("name at least one INPUT: a folder, file, URL or manifest")
-    without = out.resolve()
+    without = frozenset(str(folder.resolve()) for folder in ours)
     roots: list[str | Path] = []
     manifests: list[Manifest] = []
     for text in inputs:
@@ -42,12 +42,15 @@ def list_inputs(inputs: list[str], out: Path) -> Iterator[Listed]:
             manifests.append(read_manifest(path))
         else:
             roots.append(path.parent if path.name.upper() == "DICOMDIR" else path)
-            if path.is_relative_to(without):
-                raise UsageError(f"INPUT {text} is inside the output folder {out}")
+            for folder in ours:
+                if path.is_relative_to(folder.resolve()):
+                    raise UsageError(f"INPUT {text} is inside our own folder {folder}")
     return _all(roots, manifests, without)
 
 
-def _all(roots: list[str | Path], manifests: list[Manifest], without: Path) -> Iterator[Listed]:
+def _all(
+    roots: list[str | Path], manifests: list[Manifest], without: frozenset[str]
+) -> Iterator[Listed]:
     for root in roots:
         if isinstance(root, str):
             yield from remote.walk(root)
@@ -83,7 +86,7 @@ def _is_below(url: str, root: str) -> bool:
     return ".." not in url.split("/") and (url == root or url.startswith(root.rstrip("/") + "/"))
 
 
-def _below(path: bytes, without: Path) -> Iterator[Found]:
+def _below(path: bytes, without: frozenset[str]) -> Iterator[Found]:
     """Depth first, holding one open folder per level and no list of names."""
     found = _one(path)
     if found is not None:
@@ -107,7 +110,7 @@ def _below(path: bytes, without: Path) -> Iterator[Found]:
             found = _one(each.path)
             if found is not None:
                 yield found
-            elif os.fsdecode(each.path) != str(without):
+            elif os.fsdecode(each.path) not in without:
                 folder = each.path
     finally:
         for level in levels:

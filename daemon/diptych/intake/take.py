@@ -12,7 +12,7 @@ import signal
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from multiprocessing.connection import Connection, wait
@@ -54,13 +54,16 @@ def take_in(
     limits: Limits | None = None,
     readers: int | None = None,
     tell: Callable[[Progress], None] = lambda _: None,
+    pass_over: Sequence[Path] = (),
 ) -> Catalogue:
     """Bring the catalogue of ``out`` up to date with ``inputs``; the caller closes it.
+
+    ``pass_over``: folders that are ours, too, like ``out``, and no part of any input.
 
     Raises UsageError, or ConfigError.
     """
     limits = limits or Limits()
-    listing = list_inputs(inputs, out)
+    listing = list_inputs(inputs, (out, *pass_over))
     catalogue = Catalogue(out)
     try:
         catalogue.begin(str(sorted(asdict(limits).items())))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from pathlib import Path
 from time import monotonic
 
 from sqlalchemy import func, select
@@ -32,6 +33,7 @@ from diptych.lookup import Indexes
 from diptych.screen import reading, run
 from diptych.screen.delivery import Folder, Settings
 from diptych.screen.findings import Collection, Kind, Screening
+from diptych.screen.report.given import Pictures
 from diptych.worker import open_index, open_layouts
 
 OWNED = "owned"
@@ -44,13 +46,15 @@ _ASK_SECONDS = 10.0
 @dataclass(frozen=True)
 class Wanted:
     """What is asked for. against: "owned", "test-set" (all there are), or a delivery's name; None:
-    all that there is. price: of a series where no manifest says one."""
+    all that there is. price: of a series where no manifest says one. pass_over: folders inside the
+    inputs that are ours, such as the report's."""
 
     name: str
     vendor: str
     inputs: tuple[str, ...]
     against: tuple[str, ...] | None = None
     price: Decimal | None = None
+    pass_over: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Done:
     """A screening, and the pictures of its cases while its archives are open."""
 
     screening: Screening
-    pictures: reading.Pictures
+    pictures: Pictures
 
 
 @contextmanager
@@ -93,7 +97,12 @@ def screen(
         sides = _sides(config, main, wanted, embedder, stack)
         catalogue = stack.enter_context(
             take_in(
-                list(wanted.inputs), folder.path, limits, readers=os.cpu_count(), tell=tell_reading
+                list(wanted.inputs),
+                folder.path,
+                limits,
+                readers=os.cpu_count(),
+                tell=tell_reading,
+                pass_over=(config.data, *wanted.pass_over),
             )
         )
         policy = chosen.under(embedder.model.d_max)
@@ -139,7 +148,7 @@ def screen(
         folder.write(about)
         screening = reading.screening(replace(of, about=about, stopped=stopped))
         _say(main, own, screening)
-        yield Done(screening, reading.Pictures(of, embedder.dimension))
+        yield Done(screening, reading.pictures(of, embedder.dimension))
 
 
 def _sides(
