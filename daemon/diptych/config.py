@@ -625,14 +625,14 @@ def load(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -
     try:
         values = bound(**dict(overrides or {}))
     except ValidationError as error:
-        raise ConfigError("; ".join(_in_words(e) for e in error.errors())) from None
+        raise ConfigError("; ".join(explain(e) for e in error.errors())) from None
     except SettingsError as error:
         raise ConfigError(f"environment: {error}: a list or a table is JSON there") from error
     # A plain Config pickles to child processes; the bound class exists only to carry the file.
     return Config.model_construct(**{k: getattr(values, k) for k in Config.model_fields})
 
 
-def _in_words(error: ErrorDetails) -> str:
+def explain(error: ErrorDetails) -> str:
     """``key: what is wrong, found value``, in TOML's words rather than in Python's."""
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":

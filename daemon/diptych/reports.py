@@ -101,11 +101,12 @@ def spreadsheet(rows: Iterable[Mapping[str, Any]]) -> str:
     writer.writeheader()
     for row in rows:
         cells = {**row, "flags": " ".join(row["flags"])}
-        writer.writerow({name: _no_formula(cell) for name, cell in cells.items()})
+        writer.writerow({name: no_formula(cell) for name, cell in cells.items()})
     return text.getvalue()
 
 
-def _no_formula(cell: Any) -> Any:
+def no_formula(cell: Any) -> Any:
+    """A text that a spreadsheet would take for a formula, with an apostrophe before it."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_BEGINS) else cell
 
 

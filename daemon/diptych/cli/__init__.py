@@ -20,12 +20,14 @@ from diptych.cli import (
     calibrating,
     configuration,
     database,
+    delivering,
     evaluating,
     forwarding,
     judging,
     model,
     node,
     pulling,
+    reporting,
     screening,
     selftest,
     similar,
@@ -59,6 +61,8 @@ app.command()(evaluating.evaluate)
 app.command("verdicts")(archive.list_verdicts)
 app.command()(similar.similar)
 app.command()(screening.screen)
+app.command()(delivering.accept)
+app.command("deliveries")(delivering.list_deliveries)
 app.command("calibrate")(calibrating.run_calibrate)
 app.command("reverdict")(judging.run_reverdict)
 app.command("pull")(pulling.run_pull)
@@ -75,5 +79,6 @@ app.add_typer(model.app, name="model")
 app.add_typer(judging.policy_app, name="policy")
 app.add_typer(configuration.app, name="config")
 app.add_typer(database.app, name="db")
+app.add_typer(reporting.app, name="report")
 app.add_typer(selftest.app, name="selftest")
 app.add_typer(why.app, name="why")

@@ -36,7 +36,7 @@ class Ref:
 @dataclass(frozen=True)
 class Known:
     """What is known of the case on the other side. UIDs None: forgotten. ``facts``: as of
-    ``Series``, as far as they are kept."""
+    ``Series``, as far as they are kept. ``content``: as of ``Stack``."""
 
     ref: Ref
     study_instance_uid: str | None
@@ -46,6 +46,7 @@ class Known:
     body_part: str
     slices: int
     facts: Mapping[str, str] = field(default_factory=dict)
+    content: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Match:
 class Stack:
     """A case of the delivery: one stack of one series. principal: it speaks for its series.
     relation: inside the delivery; reason, detail: where it is not-screenable. matches: one per
-    collection, the delivery itself first; none where it is not-screenable."""
+    collection, the delivery itself first; none where it is not-screenable. content: the case digest
+    in hex, "" where there is none."""
 
     ref: Ref
     principal: bool
@@ -83,6 +85,7 @@ class Stack:
     informative_slices: int
     flags: tuple[str, ...]
     matches: tuple[Match, ...]
+    content: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Series:
     number: in the catalogue's order, from 1. place: its folder, or its file. files: how many;
     slices: as the headers say. stacks: empty while it was not judged. refused: what could not be
     read of it (file, reason). facts: DICOM keywords or file format fields → text, without
-    identifiers.
+    identifiers. patient: a keyed hash of whom the header names, "" where it names nobody.
     """
 
     number: int
@@ -111,6 +114,7 @@ class Series:
     stacks: tuple[Stack, ...]
     refused: tuple[tuple[str, str], ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+    patient: str = ""
 
     @property
     def judged(self) -> bool:
