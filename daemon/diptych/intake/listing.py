@@ -44,7 +44,7 @@ def list_inputs(inputs: list[str], ours: Sequence[Path]) -> Iterator[Listed]:
             roots.append(path.parent if path.name.upper() == "DICOMDIR" else path)
             for folder in ours:
                 if path.is_relative_to(folder.resolve()):
-                    raise UsageError(f"INPUT {text} is inside our own folder {folder}")
+                    raise UsageError(f"INPUT {text} is inside the output folder {folder}")
     return _all(roots, manifests, without)
 
 
