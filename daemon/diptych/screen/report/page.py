@@ -31,6 +31,7 @@ from diptych.screen.report.figures import Cell
 from diptych.screen.report.given import Pictures
 from diptych.screen.report.pairs import Pair, worst
 from diptych.screen.report.slices import FULL_COLOUR
+from diptych.screen.since import Since, What
 
 MOST_VENDORS, MOST_PARTS, MOST_GROUPS, MOST_MEMBERS = 40, 40, 60, 20
 MOST_ABSENT, MOST_REASONS, MOST_NAMED, MOST_EXCLUDED = 60, 30, 12, 20
@@ -41,6 +42,7 @@ _PLOT = 144
 _HEADINGS = {
     "found": "What was found",
     "rates": "Rates, limits and how sure they are",
+    "since": "Since the earlier delivery",
     "meaning": "What the words mean",
     "groups": "Groups of copies",
     "pairs": "The pairs, side by side",
@@ -75,6 +77,7 @@ class Report:
     pairs: Sequence[Pair]
     fingerprint: str
     vendor_copy: bool
+    since: Since | None = None
 
     @property
     def excluded(self) -> frozenset[int]:
@@ -85,6 +88,11 @@ class Report:
 def page(report: Report) -> bytes:
     """The whole file."""
     style = _text("page.css")
+    headings = {
+        anchor: heading
+        for anchor, heading in _HEADINGS.items()
+        if anchor != "since" or report.since is not None
+    }
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -93,9 +101,9 @@ def page(report: Report) -> bytes:
         # the style sheet is ours: escaped, its quotes would no longer be CSS
         style=Markup(style),  # noqa: S704
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-        headings=_HEADINGS,
-        numbers={anchor: number for number, anchor in enumerate(_HEADINGS, 1)},
-        contents=list(_HEADINGS.items()),
+        headings=headings,
+        numbers={anchor: number for number, anchor in enumerate(headings, 1)},
+        contents=list(headings.items()),
         vendor_copy=report.vendor_copy,
         version=words.short(report.screening.version, 40),
         fingerprint=report.fingerprint,
@@ -106,6 +114,7 @@ def page(report: Report) -> bytes:
         **_head(report),
         **_found(report),
         **_rates(report),
+        **_since(report.since),
         **_groups(report),
         **_pairs(report),
         **_kept(report),
@@ -339,6 +348,27 @@ def _clause(limits: Sequence[Rate]) -> str:
     if not said:
         said = [f"at most [share] % may be Duplicates {where}" for where in places.values()]
     return "; ".join(said) + "."
+
+
+def _since(since: Since | None) -> dict[str, Any]:
+    if since is None:
+        return {"since": None}
+    left = [(_upper(what), words.number(since.count(what))) for what in What]
+    copies = (
+        ("Resolved: gone, or no longer a copy", since.resolved),
+        ("Remaining", since.remaining),
+        ("New", since.new),
+    )
+    return {
+        "since": {
+            "earlier": words.short(since.earlier, 80),
+            "series": left,
+            "copies": [
+                (name, words.number(len(found)), _which([each.series for each in found]))
+                for name, found in copies
+            ],
+        }
+    }
 
 
 def _groups(report: Report) -> dict[str, Any]:
