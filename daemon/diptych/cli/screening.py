@@ -63,6 +63,10 @@ def screen(
             "--stop-when-exceeded", help="End as soon as a limit is exceeded whatever follows."
         ),
     ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="An earlier delivery: say what changed since."),
+    ] = None,
     estimate: Annotated[
         bool,
         typer.Option("--estimate", help="Only count what is there and how long it would take."),
@@ -113,6 +117,7 @@ def screen(
             price=price_per_series,
             policy=policy,
             stop_when_exceeded=stop_when_exceeded,
+            since=since,
             out=out or Path(f"diptych-report-{delivery}"),
             vendor_copy=vendor_copy,
         )
@@ -128,19 +133,20 @@ class _Asked:
     price: str | None
     policy: Path | None
     stop_when_exceeded: bool
+    since: str | None
     out: Path
     vendor_copy: Path | None
 
 
 def _screen(chosen: Config, asked: _Asked) -> int:
     from diptych.intake.reader import quiet
-    from diptych.screen import limits, terms
+    from diptych.screen import dismissals, limits, screening, terms
     from diptych.screen.groups import groups
     from diptych.screen.keep import keep
     from diptych.screen.money import amount
     from diptych.screen.report import seal
     from diptych.screen.report.write import refuse_other, write
-    from diptych.screen.screening import Wanted, screen
+    from diptych.screen.since import since
 
     quiet()
     rules = terms.load(asked.policy)
@@ -148,7 +154,9 @@ def _screen(chosen: Config, asked: _Asked) -> int:
     folders = [asked.out, *([asked.vendor_copy] if asked.vendor_copy else [])]
     for folder in folders:
         refuse_other(folder)
-    wanted = Wanted(
+    earlier = None if asked.since is None else screening.past(chosen, asked.since)
+    dismissed = dismissals.load(chosen.data)
+    wanted = screening.Wanted(
         asked.delivery,
         asked.vendor,
         asked.inputs,
@@ -158,32 +166,36 @@ def _screen(chosen: Config, asked: _Asked) -> int:
     )
 
     def enough(so_far: Screening) -> bool:
-        return asked.stop_when_exceeded and limits.exceeded_already(
-            so_far, rules, len(so_far.series)
-        )
+        if not asked.stop_when_exceeded:
+            return False
+        so_far, _ = dismissals.apply(so_far, dismissed)
+        return limits.exceeded_already(so_far, rules, len(so_far.series))
 
     with (
-        _Shown() as shown,
-        screen(
+        Shown() as shown,
+        screening.screen(
             chosen, wanted, tell_reading=shown.reading, tell=shown.judging, enough=enough
         ) as done,
     ):
         shown.writing()
-        found = done.screening
+        found, left_out = dismissals.apply(done.screening, dismissed)
+        changed = None if earlier is None else since(earlier, found)
         decision = limits.decide(found, rules, price)
         grouped = groups(found)
         kept = keep(found, grouped)
         key = seal.signing_key(chosen.data)
         for folder in folders:
             copy = folder == asked.vendor_copy
-            write(found, decision, grouped, kept, done.pictures, folder, key, copy)
+            write(found, decision, grouped, kept, done.pictures, folder, key, copy, changed)
     typer.echo(decision.sentence)
+    if left_out:
+        typer.echo(f"{len(left_out):,} copies were dismissed before: `diptych dismissals`")
     for folder in folders:
         typer.echo(f"{folder / 'index.html'}")
     return limits.exit_status(decision)
 
 
-class _Shown:
+class Shown:
     """Progress on a terminal's stderr, and each copy as it is found on stderr."""
 
     def __init__(self) -> None:
@@ -201,7 +213,7 @@ class _Shown:
         )
         self._task = self._bar.add_task("Listing", total=None, rest="")
 
-    def __enter__(self) -> _Shown:
+    def __enter__(self) -> Shown:
         self._bar.start()
         return self
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from diptych.errors import UsageError
@@ -16,9 +17,15 @@ from .catalogue import Absent, Found, Listed
 from .entry import Entry, Status, readable_text
 from .manifest import Manifest, is_manifest, read_manifest
 
+NO_SPLITS: Mapping[str, str] = MappingProxyType({})
 
-def list_inputs(inputs: list[str], ours: Sequence[Path]) -> Iterator[Listed]:
+
+def list_inputs(
+    inputs: list[str], ours: Sequence[Path], splits: Mapping[str, str] = NO_SPLITS
+) -> Iterator[Listed]:
     """Everything the inputs hold; ``ours``, folders that we write to, are passed over.
+
+    splits: input → the split of all that is in it, where no manifest says one.
 
     Raises UsageError for an input that is not there or cannot be one before anything is yielded,
     and for a line of a manifest that says nothing when it is reached.
@@ -27,11 +34,13 @@ def list_inputs(inputs: list[str], ours: Sequence[Path]) -> Iterator[Listed]:
         raise UsageError("name at least one INPUT: a folder, file, URL or manifest")
     without = frozenset(str(folder.resolve()) for folder in ours)
     roots: list[str | Path] = []
+    named: dict[str | Path, str] = {}
     manifests: list[Manifest] = []
     for text in inputs:
         if remote.is_url(text):
             remote.check(text)
             roots.append(text)
+            named |= {text: splits[text]} if text in splits else {}
             continue
         path = Path(text)
         try:
@@ -42,20 +51,32 @@ def list_inputs(inputs: list[str], ours: Sequence[Path]) -> Iterator[Listed]:
             manifests.append(read_manifest(path))
         else:
             roots.append(path.parent if path.name.upper() == "DICOMDIR" else path)
+            named |= {roots[-1]: splits[text]} if text in splits else {}
             for folder in ours:
                 if path.is_relative_to(folder.resolve()):
                     raise UsageError(f"INPUT {text} is inside the output folder {folder}")
-    return _all(roots, manifests, without)
+    _refuse_overlap(named)
+    return _all(roots, manifests, without, named)
+
+
+def _refuse_overlap(named: Mapping[str | Path, str]) -> None:
+    folders = [root for root in named if isinstance(root, Path)]
+    for one in folders:
+        for other in folders:
+            if one is not other and one.is_relative_to(other):
+                raise UsageError(f"{one} is inside {other}: every file has one split")
 
 
 def _all(
-    roots: list[str | Path], manifests: list[Manifest], without: frozenset[str]
+    roots: list[str | Path],
+    manifests: list[Manifest],
+    without: frozenset[str],
+    splits: Mapping[str | Path, str],
 ) -> Iterator[Listed]:
     for root in roots:
-        if isinstance(root, str):
-            yield from remote.walk(root)
-        else:
-            yield from _below(os.fsencode(root), without)
+        below = remote.walk(root) if isinstance(root, str) else _below(os.fsencode(root), without)
+        split = (None, splits.get(root), None)
+        yield from (_with(found, split) for found in below) if root in splits else below
     for manifest in manifests:
         allowed = [root for root in roots if isinstance(root, str)]
         folders = [manifest.path.parent, *(root for root in roots if isinstance(root, Path))]

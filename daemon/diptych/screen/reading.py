@@ -199,6 +199,7 @@ class _Reader:
                     there["evidence"],
                 )
                 for name, there in said.get("beside", {}).items()
+                if name in self.of.sides  # else it was forgotten since
             ]
             matches = (inside, *beside)
         return Stack(

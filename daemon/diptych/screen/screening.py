@@ -26,6 +26,7 @@ from diptych.beside import Beside
 from diptych.config import Config
 from diptych.embed.session import Embedder
 from diptych.errors import UsageError
+from diptych.intake.catalogue import Catalogue
 from diptych.intake.limits import Limits
 from diptych.intake.take import Progress as Reading
 from diptych.intake.take import take_in
@@ -47,7 +48,7 @@ _ASK_SECONDS = 10.0
 class Wanted:
     """What is asked for. against: "owned", "test-set" (all there are), or a delivery's name; None:
     all that there is. price: of a series where no manifest says one. pass_over: folders inside the
-    inputs that are ours, such as the report's."""
+    inputs that are ours, such as the report's. splits: (input, split)."""
 
     name: str
     vendor: str
@@ -55,6 +56,7 @@ class Wanted:
     against: tuple[str, ...] | None = None
     price: Decimal | None = None
     pass_over: tuple[Path, ...] = ()
+    splits: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ def screen(
                 readers=os.cpu_count(),
                 tell=tell_reading,
                 pass_over=(config.data, *wanted.pass_over),
+                splits=dict(wanted.splits),
             )
         )
         policy = chosen.under(embedder.model.d_max)
@@ -149,6 +152,49 @@ def screen(
         screening = reading.screening(replace(of, about=about, stopped=stopped))
         _say(main, own, screening)
         yield Done(screening, reading.pictures(of, embedder.dimension))
+
+
+def past(config: Config, name: str) -> Screening:
+    """A delivery that was screened, as it stands. Raises UsageError, ConfigError."""
+    folder = Folder(config, name)
+    with ExitStack() as stack:
+        main = service.open_store(config)
+        stack.callback(main.close)
+        with main.read() as connection:
+            found = deliveries.find(connection, name)
+            chosen = policies.in_use(connection)
+        if found is None or not folder.exists:
+            raise UsageError(f"no delivery {name} was screened: `diptych deliveries` lists them")
+        about = folder.about()
+        entry = model_in_use(config, main)
+        catalogue = stack.enter_context(Catalogue(folder.path))
+        stores = {name: folder.open_store(main)}
+        for other in about.settings.against:
+            if other == OWNED:
+                stores[other] = main
+            elif Folder(config, other).exists:
+                stores[other] = Folder(config, other).open_store(main)
+        for store in stores.values():
+            stack.callback(store.close)
+        sides = {}
+        for other, store in stores.items():
+            kind = Kind.OWNED if other == OWNED else Kind.TEST_SET
+            with store.read() as connection:
+                fingerprint_id = archive.known_fingerprint(connection, about.settings.fingerprint)
+            sides[other] = reading.Side(Collection(kind, other, 0), store, fingerprint_id or 0)
+        own = sides.pop(name)
+        return reading.screening(
+            reading.Delivery(
+                name=name,
+                vendor=found.vendor,
+                about=about,
+                catalogue=catalogue,
+                own=own,
+                sides=sides,
+                policy=chosen.under(entry.d_max),
+                model=entry.name,
+            )
+        )
 
 
 def _sides(
