@@ -131,6 +131,22 @@ def test_what_must_move_goes_where_the_ratio_is_kept() -> None:
     assert found == {A: 8, B: 4}
 
 
+def test_what_is_large_is_placed_first() -> None:
+    small = [series(1, split=A), series(2, copy("exact", 1), split=B)]
+    large = [series(3, split=A)]
+    large += [series(n, copy("exact", 3), split=A if n < 6 else B) for n in range(4, 7)]
+    found = assigned(*small, *large)
+    assert (found[1], found[3]) == (B, A)
+    assert assigned(*large, *small) == found
+
+
+def test_what_is_in_no_split_has_no_share_in_the_ratio() -> None:
+    rows = [series(1, split=A, patient="p"), *(series(n, patient="p") for n in range(2, 7))]
+    mixed = [series(7, split=A), series(8, copy("exact", 7), split=A)]
+    mixed += [series(9, copy("exact", 7), split=B)]
+    assert assigned(*rows, *mixed)[7] == A
+
+
 def test_the_name_of_a_split_may_be_anything_and_is_no_formula(tmp_path: Path) -> None:
     odd = '=HYPERLINK("x"),\n"b"'
     place = '/d/a,b\n"c".zip!/=1+1'

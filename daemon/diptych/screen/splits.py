@@ -125,12 +125,11 @@ def disjoint(screening: Screening) -> tuple[Assigned, ...]:
         got[split] += _size(members[component])
     mixed = [component for component in members if component not in chosen]
     for component in sorted(mixed, key=lambda one: (-_size(members[one]), one)):
-        size, most = _size(members[component]), inside[component]
-        # Of the squares of (got + size - wanted) over all splits, what this one would change.
-        change = {split: 2 * (got[split] - wanted[split]) + size for split in wanted}
-        split = min((change[split], -most[split], split) for split in wanted)[-1]
+        most = inside[component]
+        # Where most is missing: there the sum of (got - wanted)² grows least.
+        split = min((got[split] - wanted[split], -most[split], split) for split in wanted)[-1]
         chosen[component] = split
-        got[split] += size
+        got[split] += _size(members[component])
     return tuple(
         Assigned(
             series.number,
