@@ -238,7 +238,7 @@ def screening(**changes):
         policy="bundled/3+0123456789ab",
         collections=(
             Collection(Kind.OWNED, "owned", 31_337),
-            Collection(Kind.TEST_SET, SECRET_SET, 512),
+            Collection(Kind.TEST_SET, SECRET_SET, 51_217),
         ),
         files=803,
         entries=820,

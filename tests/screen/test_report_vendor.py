@@ -6,6 +6,7 @@ import base64
 import csv
 import json
 import re
+from html import unescape
 
 import pyarrow.parquet as pq
 
@@ -22,7 +23,8 @@ SECRETS = (
     "1.2.276.0.7230010",
     "31,337",
     "31337",
-    "512",
+    "51,217",
+    "51217",
     "/data/in",
     "case 9 ",
     "case 4 ",
@@ -69,7 +71,7 @@ def test_pictures_of_owned_cases_and_what_would_give_them_away_are_left_out(repo
     # the matrices of two pairs, and of the partial one the other side and the difference; an exact
     # copy's other side is the delivered one, and its difference is white
     assert len(hidden) == 4
-    page = (vendors / "index.html").read_text("utf-8")
+    page = unescape((vendors / "index.html").read_text("utf-8"))
     assert page.count("pictures are the buyer's own") == 2
     assert page.count("laid onto it") == 2  # pairs inside the delivery keep both sides
 

@@ -17,8 +17,8 @@ from diptych.screen.groups import Group
 from diptych.screen.keep import Kept
 from diptych.screen.limits import Decision
 from diptych.screen.report import seal, tables
-from diptych.screen.report.given import Pictures
-from diptych.screen.report.page import Report, page
+from diptych.screen.report.given import Pictures, Report
+from diptych.screen.report.page import page
 from diptych.screen.report.pairs import pairs
 from diptych.screen.report.summary import SCHEMA, schema, summary
 from diptych.screen.report.vendor import copy_for
@@ -47,6 +47,7 @@ def write(
 
     UsageError: something else is in ``folder``.
     """
+    folder = folder.absolute()
     refuse_other(folder)
     if vendor_copy:
         copy = copy_for(screening, decision, groups, kept, pictures, seal.secret_of(key))
