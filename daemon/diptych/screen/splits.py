@@ -19,6 +19,7 @@ from fractions import Fraction
 from scipy.cluster.hierarchy import DisjointSet
 
 from diptych.judge.ladder import Relation
+from diptych.reports import no_formula
 
 from .copies import matched
 from .findings import Kind, Match, Screening, Series
@@ -149,7 +150,7 @@ def as_csv(assigned: Iterable[Assigned]) -> str:
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(("path", "split", "split_before", "series", "component"))
     for one in assigned:
-        splits = _no_formula(one.split), _no_formula(one.before)
+        splits = no_formula(one.split), no_formula(one.before)
         lines.writerow((one.place, *splits, one.series, one.component))
     return text.getvalue()
 
@@ -205,7 +206,3 @@ def _together(screening: Screening) -> dict[int, int]:
 def _size(some: Sequence[Series]) -> int:
     """Series that have a split: the others have no share in the ratio."""
     return sum(bool(_splits(series)) for series in some)
-
-
-def _no_formula(text: str) -> str:
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
