@@ -9,6 +9,7 @@ import lzma
 import subprocess
 import sys
 import time
+import warnings
 
 import nibabel
 import numpy as np
@@ -147,6 +148,15 @@ def test_values_that_are_not_finite_are_masked_and_slope_and_intercept_applied(t
     nibabel.save(image, tmp_path / "b.nii")
     assert_as_evaluated(tmp_path / "b.nii", read_nifti(tmp_path / "b.nii"))
     assert stack_of(tmp_path / "b.nii").planes[0].RescaleIntercept == -11.5
+
+
+def test_values_that_only_their_sum_is_too_large_for_are_all_valid_without_a_warning(tmp_path):
+    array = np.full((12, 40, 36), 3e38, np.float32)
+    array[4] = -3e38
+    stack = stack_of(save_nifti(tmp_path / "a.nii", array))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert assemble(stack).valid is None
 
 
 @pytest.mark.parametrize("name", ["a.nrrd", "a.nhdr", "a.mha", "a.mhd"])
