@@ -7,6 +7,7 @@ from decimal import Decimal
 from functools import cache
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from scipy import ndimage
 
 from diptych.demo.phantoms import Recipe, generate
@@ -28,6 +29,7 @@ from diptych.screen.limits import decide
 from diptych.screen.report.given import Pictures
 from diptych.screen.terms import Terms
 
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 SECRET_SET = "trial seven (confidential)"
 OWNED_UID = "1.2.276.0.7230010.3.1.3.777001"
 OWNED_SOURCE = "siemens-ward-4"
@@ -96,6 +98,7 @@ AT = {
 PICTURES = Pictures(
     lambda ref: volumes().get(AT.get(ref, "")), lambda ref: vectors().get(AT.get(ref, ""))
 )
+NO_PICTURES = Pictures(lambda _: None, lambda _: None)
 FACTS = {"Manufacturer": "ACME", "KVP": "120", "ConvolutionKernel": "B30f", "PatientSex": "F"}
 
 
@@ -235,7 +238,7 @@ def screening(**changes):
         policy="bundled/3+0123456789ab",
         collections=(
             Collection(Kind.OWNED, "owned", 31_337),
-            Collection(Kind.TEST_SET, SECRET_SET, 512),
+            Collection(Kind.TEST_SET, SECRET_SET, 51_217),
         ),
         files=803,
         entries=820,

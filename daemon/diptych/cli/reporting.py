@@ -43,7 +43,7 @@ def verify(
         for problem in found.problems:
             typer.echo(printable(problem, 500), err=True)
         if found.problems:
-            typer.echo(f"NOT as signed: {len(found.problems)} problems", err=True)
+            typer.echo(f"NOT as signed: {len(found.problems)} found", err=True)
             raise typer.Exit(CHANGED)
         who = "the key asked for" if key else "the key that lies in the folder"
         lines = [f"as signed: {found.files} files, by {who}", found.fingerprint]

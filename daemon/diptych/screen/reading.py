@@ -35,6 +35,7 @@ from diptych.screen.findings import (
     Series,
     Stack,
 )
+from diptych.screen.report.given import Pictures
 
 DELIVERY = "delivery"
 
@@ -105,25 +106,23 @@ def screening(of: Delivery) -> Screening:
     )
 
 
-class Pictures:
-    """Proxies and vectors of cases, for the report."""
+def pictures(of: Delivery, dimension: int) -> Pictures:
+    """Proxies and vectors of cases, for the report; while the archives are open."""
+    sides = {DELIVERY: of.own, **of.sides}
 
-    def __init__(self, of: Delivery, dimension: int) -> None:
-        self._sides, self._dimension = {DELIVERY: of.own, **of.sides}, dimension
-
-    def proxy_of(self, ref: Ref) -> bytes | None:
-        """The verification proxy; None: forgotten."""
-        with self._sides[ref.collection].store.read() as connection:
+    def proxy_of(ref: Ref) -> bytes | None:
+        with sides[ref.collection].store.read() as connection:
             return archive.proxy(connection, ref.case)
 
-    def vectors_of(self, ref: Ref) -> NDArray[np.float32] | None:
-        """float32 (n, d), of the informative slices; None: it has none."""
-        side = self._sides[ref.collection]
+    def vectors_of(ref: Ref) -> NDArray[np.float32] | None:
+        side = sides[ref.collection]
         with side.store.read() as connection:
             keys = archive.slice_keys(connection, side.fingerprint_id, ref.case)
             if not keys:
                 return None
-            return archive.vectors(connection, side.fingerprint_id, keys, self._dimension)
+            return archive.vectors(connection, side.fingerprint_id, keys, dimension)
+
+    return Pictures(proxy_of, vectors_of)
 
 
 @dataclass
@@ -200,6 +199,7 @@ class _Reader:
                     there["evidence"],
                 )
                 for name, there in said.get("beside", {}).items()
+                if name in self.of.sides  # else it was forgotten since
             ]
             matches = (inside, *beside)
         return Stack(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from pathlib import Path
 from time import monotonic
 
 from sqlalchemy import func, select
@@ -25,6 +26,7 @@ from diptych.beside import Beside
 from diptych.config import Config
 from diptych.embed.session import Embedder
 from diptych.errors import UsageError
+from diptych.intake.catalogue import Catalogue
 from diptych.intake.limits import Limits
 from diptych.intake.take import Progress as Reading
 from diptych.intake.take import take_in
@@ -32,6 +34,7 @@ from diptych.lookup import Indexes
 from diptych.screen import reading, run
 from diptych.screen.delivery import Folder, Settings
 from diptych.screen.findings import Collection, Kind, Screening
+from diptych.screen.report.given import Pictures
 from diptych.worker import open_index, open_layouts
 
 OWNED = "owned"
@@ -44,13 +47,16 @@ _ASK_SECONDS = 10.0
 @dataclass(frozen=True)
 class Wanted:
     """What is asked for. against: "owned", "test-set" (all there are), or a delivery's name; None:
-    all that there is. price: of a series where no manifest says one."""
+    all that there is. price: of a series where no manifest says one. pass_over: folders inside the
+    inputs that are ours, such as the report's. splits: (input, split)."""
 
     name: str
     vendor: str
     inputs: tuple[str, ...]
     against: tuple[str, ...] | None = None
     price: Decimal | None = None
+    pass_over: tuple[Path, ...] = ()
+    splits: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Done:
     """A screening, and the pictures of its cases while its archives are open."""
 
     screening: Screening
-    pictures: reading.Pictures
+    pictures: Pictures
 
 
 @contextmanager
@@ -93,7 +99,13 @@ def screen(
         sides = _sides(config, main, wanted, embedder, stack)
         catalogue = stack.enter_context(
             take_in(
-                list(wanted.inputs), folder.path, limits, readers=os.cpu_count(), tell=tell_reading
+                list(wanted.inputs),
+                folder.path,
+                limits,
+                readers=os.cpu_count(),
+                tell=tell_reading,
+                pass_over=(config.data, *wanted.pass_over),
+                splits=dict(wanted.splits),
             )
         )
         policy = chosen.under(embedder.model.d_max)
@@ -139,7 +151,50 @@ def screen(
         folder.write(about)
         screening = reading.screening(replace(of, about=about, stopped=stopped))
         _say(main, own, screening)
-        yield Done(screening, reading.Pictures(of, embedder.dimension))
+        yield Done(screening, reading.pictures(of, embedder.dimension))
+
+
+def past(config: Config, name: str) -> Screening:
+    """A delivery that was screened, as it stands. Raises UsageError, ConfigError."""
+    folder = Folder(config, name)
+    with ExitStack() as stack:
+        main = service.open_store(config)
+        stack.callback(main.close)
+        with main.read() as connection:
+            found = deliveries.find(connection, name)
+            chosen = policies.in_use(connection)
+        if found is None or not folder.exists:
+            raise UsageError(f"no delivery {name} was screened: `diptych deliveries` lists them")
+        about = folder.about()
+        entry = model_in_use(config, main)
+        catalogue = stack.enter_context(Catalogue(folder.path))
+        stores = {name: folder.open_store(main)}
+        for other in about.settings.against:
+            if other == OWNED:
+                stores[other] = main
+            elif Folder(config, other).exists:
+                stores[other] = Folder(config, other).open_store(main)
+        for store in stores.values():
+            stack.callback(store.close)
+        sides = {}
+        for other, store in stores.items():
+            kind = Kind.OWNED if other == OWNED else Kind.TEST_SET
+            with store.read() as connection:
+                fingerprint_id = archive.known_fingerprint(connection, about.settings.fingerprint)
+            sides[other] = reading.Side(Collection(kind, other, 0), store, fingerprint_id or 0)
+        own = sides.pop(name)
+        return reading.screening(
+            reading.Delivery(
+                name=name,
+                vendor=found.vendor,
+                about=about,
+                catalogue=catalogue,
+                own=own,
+                sides=sides,
+                policy=chosen.under(entry.d_max),
+                model=entry.name,
+            )
+        )
 
 
 def _sides(

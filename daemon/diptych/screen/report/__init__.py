@@ -2,7 +2,7 @@
 
 Values come in (``given``, and ``screen.findings``), files go out. Read in this order: ``write``
 (the one entry), ``vendor`` (what a copy for the vendor leaves out), ``figures`` (what is counted),
-``pairs``, ``tables`` and ``summary`` (files for machines), ``page`` with its template (for
-people), ``slices`` and ``similarity`` (its pictures), ``words``, ``seal`` (checksums and
-signature).
+``pairs``, ``tables`` and ``summary`` (files for machines), ``page`` with its template (for people)
+and its parts ``opening``, ``against``, ``lists``, ``evidence``; ``slices`` and ``similarity`` (its
+pictures), ``words``, ``seal`` (checksums and signature).
 """

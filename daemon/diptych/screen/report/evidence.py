@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 from typing import Any
 
 from diptych.errors import StoreError
@@ -22,12 +21,12 @@ _MATRIX = 200
 """Units of the matrix' side in the page's drawing."""
 
 
-@dataclass(frozen=True)
 class Naming:
     """How cases are called. hidden: what is not of the delivery has no pictures or headers."""
 
-    screening: Screening
-    hidden: bool
+    def __init__(self, screening: Screening, hidden: bool) -> None:
+        self.hidden = hidden
+        self._places = {series.number: series.place for series in screening.series}
 
     def of(self, ref: Ref) -> str:
         """``series 12``, ``owned case 9``, ``case 9 of test set X``."""
@@ -39,8 +38,7 @@ class Naming:
 
     def place(self, ref: Ref) -> str:
         """Where a series of the delivery lies; empty of others."""
-        found = (s.place for s in self.screening.series if s.number == ref.series)
-        return words.short(next(found, "")) if ref.series is not None else ""
+        return "" if ref.series is None else words.short(self._places.get(ref.series, ""))
 
 
 def evidence(pair: Pair, pictures: Pictures, naming: Naming) -> dict[str, Any]:

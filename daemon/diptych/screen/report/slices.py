@@ -57,13 +57,12 @@ def strips(ours: Proxy, theirs: Proxy | None, check: Check | None) -> Strips:
     """theirs, check: None where the other side is not to be seen, or was not aligned; then the
     delivered one is shown alone."""
     if theirs is None or check is None or check.impossible is not None:
-        planes = _spread(0, ours.values.shape[ours.stack.axis])
-        return _alone(ours, planes)
+        return _alone(ours)
     if check.backwards:
         ours = turned_round(ours)
     placed = _place(ours, theirs, check)
     if placed is None:
-        return _alone(ours, _spread(0, ours.values.shape[ours.stack.axis]))
+        return _alone(ours)
     axis = ours.stack.axis
     planes = _common(ours, theirs, placed)
     shown, there = _take(ours, planes)
@@ -114,13 +113,15 @@ def _common(ours: Proxy, theirs: Proxy, placed: _Placed) -> list[int]:
     count = ours.values.shape[axis]
     depth = (np.arange(count) + 0.5) * ours.spacing_mm - placed.middle[axis] + placed.place[axis]
     inside = np.flatnonzero((depth > 0) & (depth < theirs.values.shape[axis] * theirs.spacing_mm))
-    return _spread(int(inside[0]), int(inside[-1]) + 1) if inside.size else _spread(0, count)
+    first, last = (int(inside[0]), int(inside[-1])) if inside.size else (0, count - 1)
+    return _spread(ours, first, last + 1)
 
 
-def _spread(begin: int, end: int) -> list[int]:
-    """Up to SHOWN planes, evenly, away from the ends."""
+def _spread(proxy: Proxy, begin: int, end: int) -> list[int]:
+    """Up to SHOWN planes, evenly, away from the ends; each of another acquired slice."""
     count = min(SHOWN, end - begin)
-    return [begin + int((j + 0.5) * (end - begin) / count) for j in range(count)]
+    planes = [begin + int((j + 0.5) * (end - begin) / count) for j in range(count)]
+    return list(dict(zip(_numbers(proxy, planes), planes, strict=True)).values())
 
 
 def _take(proxy: Proxy, planes: list[int]) -> tuple[Field, Mask]:
@@ -230,7 +231,8 @@ def _slice_numbers(proxy: Proxy, depth: NDArray[np.float64]) -> tuple[int, ...]:
     return tuple(int(stack.slices - i if stack.backwards else i + 1) for i in index)
 
 
-def _alone(proxy: Proxy, planes: list[int]) -> Strips:
+def _alone(proxy: Proxy) -> Strips:
+    planes = _spread(proxy, 0, proxy.values.shape[proxy.stack.axis])
     shown, there = _take(proxy, planes)
     size, delivered = _png(_grey(shown, there, *_window(shown, there)))
     return Strips(

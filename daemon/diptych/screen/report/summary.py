@@ -11,6 +11,7 @@ from diptych.screen.findings import Screening
 from diptych.screen.limits import Decision
 from diptych.screen.money import Money
 from diptych.screen.report import figures, tables, words
+from diptych.screen.since import Since, What
 
 SCHEMA = "summary.schema.json"
 SCHEMA_VERSION = 1
@@ -30,7 +31,12 @@ def schema() -> bytes:
 
 
 def summary(
-    screening: Screening, decision: Decision, groups: int, pairs: int, vendor_copy: bool
+    screening: Screening,
+    decision: Decision,
+    groups: int,
+    pairs: int,
+    vendor_copy: bool,
+    since: Since | None = None,
 ) -> dict[str, Any]:
     """Times are in ``times`` and nowhere else; shares are 0…1; money is text, for it is exact."""
     excluded = {each.series for each in decision.excluded}
@@ -98,6 +104,7 @@ def summary(
             {"reason": _text(reason), "series": len(series)}
             for reason, series in figures.not_screened(screening)
         ],
+        "since": _since(since),
         "groups": groups,
         "pairs": pairs,
         "inputs": {
@@ -136,6 +143,20 @@ def summary(
             "began": words.moment(screening.began),
             "ended": words.moment(screening.ended),
             "seconds": round(screening.seconds, 3),
+        },
+    }
+
+
+def _since(since: Since | None) -> dict[str, Any] | None:
+    if since is None:
+        return None
+    return {
+        "earlier": _text(since.earlier),
+        "series": {what.value: since.count(what) for what in What},
+        "copies": {
+            "resolved": len(since.resolved),
+            "remaining": len(since.remaining),
+            "new": len(since.new),
         },
     }
 

@@ -226,22 +226,27 @@ def series_table(screening: Screening, kept: Sequence[Kept]) -> Table:
     """One row per series. ``relation``: inside the delivery, of the stack that speaks for the
     series; ``owned``, ``test_set``: the weightiest relation there; empty: not compared."""
     chosen = {each.series: each for each in kept}
-    return Table(
-        "series", _SERIES, [_series(s, screening, chosen.get(s.number)) for s in screening.series]
-    )
+    places = figures.collections(screening)
+    rows = [
+        {
+            **_series(series, screening, chosen.get(series.number)),
+            "owned": _weightiest(series, places, Kind.OWNED),
+            "test_set": _weightiest(series, places, Kind.TEST_SET),
+        }
+        for series in screening.series
+    ]
+    return Table("series", _SERIES, rows)
 
 
-def _weightiest(series: Series, screening: Screening, kind: Kind) -> Relation | None:
+def _weightiest(series: Series, places: Iterable[tuple[Kind, str]], kind: Kind) -> str | None:
     """Of its relations to all collections of one kind; None: not compared."""
-    there = [name for each, name in figures.collections(screening) if each is kind]
-    found = {figures.relation_to(series, kind, name) for name in there}
+    found = {figures.relation_to(series, *place) for place in places if place[0] is kind}
     ranks = (*STRONGEST, Relation.RELATED, Relation.UNIQUE)
-    return next((relation for relation in ranks if relation in found), None)
+    return next((relation.value for relation in ranks if relation in found), None)
 
 
 def _series(series: Series, screening: Screening, kept: Kept | None) -> Row:
     principal = series.principal
-    owned, test_set = (_weightiest(series, screening, kind) for kind in (Kind.OWNED, Kind.TEST_SET))
     return {
         "series": series.number,
         **_identity(series, screening),
@@ -259,8 +264,6 @@ def _series(series: Series, screening: Screening, kept: Kept | None) -> Row:
         "relation": principal.relation.value if principal else None,
         "reason": _text(principal.reason) if principal else None,
         "detail": _text(principal.detail) if principal else None,
-        "owned": owned.value if owned else None,
-        "test_set": test_set.value if test_set else None,
         "flags": " ".join(principal.flags) if principal else None,
         "refused_files": len(series.refused),
         "keep": kept.keep if kept else None,

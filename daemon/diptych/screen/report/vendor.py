@@ -13,7 +13,6 @@ import hmac
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 
 from diptych.judge.check import Check, Impossible
 from diptych.judge.ladder import (
@@ -97,15 +96,13 @@ class _Hidden:
         others = "|".join(map(re.escape, sorted([Kind.OWNED.value, *names], key=len, reverse=True)))
         self._case = re.compile(rf"\bcase (\d+) of ({others})")
         # Where the buyer keeps the delivery is no business of the vendor's.
-        self._folders = [
-            (path, PurePosixPath(path).name or "/") for path in screening.inputs if path
-        ]
+        self._folders = sorted({_folder(path) for path in screening.inputs}, key=len, reverse=True)
 
     def screening(self) -> Screening:
         given = self._given
         return replace(
             given,
-            inputs=tuple(name for _, name in self._folders),
+            inputs=tuple(path.rstrip("/").rpartition("/")[2] for path in given.inputs),
             collections=tuple(
                 replace(each, name=self._name(each.kind, each.name), cases=0)
                 for each in given.collections
@@ -126,10 +123,11 @@ class _Hidden:
         return f"case {ref.case} of {ref.collection}"
 
     def path(self, path: str) -> str:
-        for folder, name in self._folders:
-            if path == folder or path.startswith(folder.rstrip("/") + "/"):
-                return name + path[len(folder.rstrip("/")) :]
-        return path
+        """From the folder on that an input lies in; what lies elsewhere by its name alone."""
+        for folder in self._folders:
+            if path.startswith(folder):
+                return path[len(folder) :]
+        return path.rpartition("/")[2] if path.startswith("/") else path
 
     def group(self, group: Group) -> Group:
         return replace(
@@ -184,3 +182,9 @@ class _Hidden:
 
     def _name(self, kind: Kind, name: str) -> str:
         return self._aliases[name] if kind is Kind.TEST_SET else kind.value
+
+
+def _folder(path: str) -> str:
+    """Where an input (a path or URL) lies, with the slash."""
+    before, slash, _ = path.rstrip("/").rpartition("/")
+    return before + slash

@@ -118,6 +118,11 @@ def short(text: str, limit: int = CELL) -> str:
     return f"{clean[: limit - tail - 1]}…{clean[-tail:]}"
 
 
+def upper(text: str) -> str:
+    """With its first letter a capital."""
+    return f"{text[:1].upper()}{text[1:]}"
+
+
 def reason(name: str) -> str:
     """Why an image could not be judged; a reason this version does not know is shown as it is."""
     return _REASONS[Reason(name)] if name in set(Reason) else ""
@@ -166,7 +171,7 @@ def transform(check: Check, known: str = "known") -> str:
             if abs(mm) >= _SLIGHT_MM
         ]
         far = f"{length:.1f} mm from the other's ({', '.join(steps)})"
-        parts.append(f"its middle lies {f'{steps[0]} of the other' if len(steps) == 1 else far}")
+        parts.append(f"its middle lies {far if len(steps) > 1 else f'{steps[0]} from the other'}")
     if abs(check.blur_mm) >= _SLIGHT_BLUR_MM:
         who = "the delivered one" if check.blur_mm > 0 else "the other"
         parts.append(f"{who} softer by {abs(check.blur_mm):.1f} mm")

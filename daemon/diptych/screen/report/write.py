@@ -17,11 +17,12 @@ from diptych.screen.groups import Group
 from diptych.screen.keep import Kept
 from diptych.screen.limits import Decision
 from diptych.screen.report import seal, tables
-from diptych.screen.report.given import Pictures
-from diptych.screen.report.page import Report, page
+from diptych.screen.report.given import Pictures, Report
+from diptych.screen.report.page import page
 from diptych.screen.report.pairs import pairs
 from diptych.screen.report.summary import SCHEMA, schema, summary
 from diptych.screen.report.vendor import copy_for
+from diptych.screen.since import Since
 
 SUMMARY = "summary.json"
 
@@ -35,15 +36,18 @@ def write(
     folder: Path,
     key: Ed25519PrivateKey,
     vendor_copy: bool = False,
+    since: Since | None = None,
 ) -> None:
     """The report into ``folder``, which is made, or replaced if it is a report and nothing else.
 
     Of the same values come the same bytes, but for the times of the screening: they are in
     ``times`` of the summary and in one line of the page, and the seal covers them.
-    vendor_copy: without what is the buyer's own (:mod:`diptych.screen.report.vendor`).
+    vendor_copy: without what is the buyer's own (:mod:`diptych.screen.report.vendor`). since: what
+    changed since an earlier delivery, where there was one.
 
     UsageError: something else is in ``folder``.
     """
+    folder = folder.absolute()
     refuse_other(folder)
     if vendor_copy:
         copy = copy_for(screening, decision, groups, kept, pictures, seal.secret_of(key))
@@ -62,6 +66,7 @@ def write(
         pairs(screening, {each.series for each in decision.excluded}),
         seal.fingerprint(key.public_key()),
         vendor_copy,
+        since,
     )
     _files(report, new)
     seal.seal(new, key)
@@ -102,6 +107,7 @@ def _files(report: Report, folder: Path) -> None:
             len(report.groups),
             len(report.pairs),
             report.vendor_copy,
+            report.since,
         ),
     )
     (folder / SCHEMA).write_bytes(schema())
