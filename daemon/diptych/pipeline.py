@@ -16,10 +16,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from diptych import faults, label_audit
+from diptych import beside, faults, label_audit
 from diptych.audit import archive, chain, collisions, layouts, verdicts
 from diptych.audit.store import Store, now
 from diptych.audit.work import MICROSECONDS, InstanceRow, Work, upcoming
+from diptych.beside import Beside
 from diptych.embed.session import Embedder
 from diptych.errors import NotScreenable, Reason
 from diptych.judge import ladder, replay
@@ -69,6 +70,7 @@ class Pipeline:
         policy: Policy,
         path_of: Callable[[str], Path],
         head_file: Path,
+        others: Sequence[Beside] = (),
     ) -> None:
         self._store, self._embedder = store, embedder
         self._decoders = DecodeAhead(decoders)
@@ -76,6 +78,7 @@ class Pipeline:
         self.policy, self._path_of, self._head_file = policy, path_of, head_file
         # The newest verdict whose vectors and layouts are in the indexes; None: not known.
         self._known: int | None = None
+        self._beside = others
         with store.read() as connection:
             self._hmac_key = archive.hmac_key(connection)
 
@@ -227,10 +230,11 @@ class Pipeline:
             volume = assemble(stack)
         ready = make_ready(volume, self._embedder.model.input_size, stages)
         known = Recorded(self._store, self._fingerprint_id, self._embedder.dimension, work)
+        # Constant planes are no evidence: two blank series are not copies of each other.
+        digest = None if all(digests.constant) else digests.case_digest
         found = look_up(
             ready,
-            # Constant planes are no evidence: two blank series are not copies of each other.
-            None if all(digests.constant) else digests.case_digest,
+            digest,
             self._embedder.embed,
             self.indexes,
             known,
@@ -288,7 +292,10 @@ class Pipeline:
                 k: "disagrees" if k in disagreeing else str(v) for k, v in audited.items()
             },
             evidence=replay.written(evidence, judgement)
-            | {f"{label}_disagrees": asdict(each) for label, each in disagreeing.items()},
+            | {f"{label}_disagrees": asdict(each) for label, each in disagreeing.items()}
+            | beside.looked_up(
+                self._beside, work, ready, digest, found.vectors, self.policy, stages
+            ),
         )
 
     def _digests(self, stack: Stack) -> verdicts.Digests:

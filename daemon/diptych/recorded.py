@@ -62,8 +62,14 @@ class Recorded:
             return archive.proxy(connection, case)
 
     def same_study(self, cases: Iterable[CaseId]) -> list[CaseId]:
-        study = self._work.study_instance_uid
-        return [case for case in cases if self.cases[case].study_instance_uid == study]
+        """Siblings: the same series as another archive has it is none of them."""
+        work = self._work
+        return [
+            case
+            for case in cases
+            if self.cases[case].study_instance_uid == work.study_instance_uid
+            and self.cases[case].series_instance_uid != work.series_instance_uid
+        ]
 
     def _foreign(self, found: Mapping[int, archive.Owner]) -> Mapping[int, CaseId]:
         foreign = {k: o for k, o in found.items() if o.series_id != self._work.series_id}

@@ -169,8 +169,14 @@ def test_what_holds_more_than_is_owned_is_kept() -> None:
     assert kept(series(1, more)) == [1]
     less = copy("partial", 7, kind=Kind.OWNED, shared=(1.0, 0.5))
     assert kept(series(1, less)) == []
-    second = (stack(1, copy("exact", 7, kind=Kind.OWNED)), stack(1, at=1))
-    assert kept(series(1, stacks=second)) == [1]
+    alike = stack(1, copy("related", 8, kind=Kind.OWNED), at=1)
+    assert kept(series(1, stacks=(stack(1, copy("exact", 7, kind=Kind.OWNED)), alike))) == [1]
+
+
+def test_what_overlaps_with_what_is_owned_is_kept() -> None:
+    own = copy("exact", 7, kind=Kind.OWNED)
+    assert kept(series(1, own), series(2, copy("partial", 1, shared=(0.5, 0.5)))) == [2]
+    assert kept(series(1, own), series(2, copy("partial", 1, shared=(1.0, 0.5)))) == []
 
 
 def test_what_leaks_is_not_kept_nor_what_shares_slices_with_it() -> None:

@@ -72,6 +72,7 @@ def test_exactly_at_the_limit_is_accepted_and_one_more_is_not() -> None:
 def test_a_share_just_above_its_limit_is_not_shown_as_the_limit() -> None:
     decision = decide(screening(some(2139, *copies(11))), terms(delivery={"copies": "0.51 %"}))
     assert "11 of 2,150 series, 0.512 %, limit 0.51 %: REJECT" in decision.sentence
+    assert percent(499, 100_000, limit("0.5 %")) == "0.499 %"
 
 
 @given(st.integers(0, 3_000), st.integers(1, 3_000), st.integers(0, 10_000))
@@ -137,6 +138,21 @@ def test_a_match_with_another_stack_of_the_same_series_is_none() -> None:
     assert rate(screening([itself])).duplicates == 0
 
 
+def test_a_leak_counts_although_the_largest_stack_could_not_be_judged() -> None:
+    failed = stack(1, relation=Relation.NOT_SCREENABLE, content="")
+    leaking = series(1, stacks=(failed, stack(1, copy("exact", 3, kind=Kind.TEST_SET), at=1)))
+    found = screening(some(3, leaking))
+    assert rate(found, Kind.TEST_SET).duplicates == 1
+    assert decide(found, DEFAULT).lost[1].count == 0
+
+
+def test_of_several_collections_of_a_kind_the_surest_match_counts() -> None:
+    leaks = [copy(r, 3, kind=Kind.TEST_SET, collection=r) for r in ("partial", "exact")]
+    found = screening([series(1, *leaks)])
+    assert rate(found, Kind.TEST_SET, Relation.EXACT).duplicates == 1
+    assert rate(found, Kind.TEST_SET, Relation.PARTIAL).duplicates == 0
+
+
 def test_each_relation_has_a_limit_of_its_own() -> None:
     rows = some(97, *copies(2), *copies(1, "near-duplicate", 3))
     loose = terms(delivery={"copies": "no limit", "exact": 2, "near_duplicate": 0})
@@ -185,7 +201,7 @@ def test_what_is_excluded_is_listed_and_counts_neither_as_copy_nor_among_the_res
         series(4, copy("exact", 9999), slices=2),
         series(5, copy("exact", 9999), facts={"ImageType": "DERIVED\\SECONDARY\\Screen Save"}),
         not_screenable(6, facts=scout),
-        series(7),
+        series(7, slices=3),
     ]
     rule = {"why": "screen captures", "keyword": "ImageType", "contains": "screen save"}
     strict = terms(exclude={"modalities": ["OT"], "min_slices": 3, "fact": [rule]})
@@ -322,6 +338,9 @@ def test_more_copies_than_the_whole_delivery_may_have_stop_it() -> None:
     assert exceeded_already(screening(copies(6)), DEFAULT, 1000)
     assert not exceeded_already(screening(copies(5)), DEFAULT, 1000)
     assert not exceeded_already(screening(), DEFAULT, 1000)
+    failed = screening([not_screenable(number) for number in range(1, 7)])
+    assert exceeded_already(failed, DEFAULT, 119)
+    assert not exceeded_already(failed, DEFAULT, 120)
 
 
 def test_money_is_of_copies_each_once_and_says_what_has_no_price() -> None:

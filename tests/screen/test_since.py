@@ -68,6 +68,13 @@ def test_without_uids_the_place_says_what_was_changed() -> None:
     assert since(screening([before]), screening([now])).changes == (Change(CHANGED, 1, 5),)
 
 
+def test_the_name_says_it_before_the_place_does() -> None:
+    before = [series(1), series(2)]
+    now = [replace(remade(row), place=f"/delivery/{3 - row.number}") for row in before]
+    found = since(screening(before), screening(now))
+    assert found.changes == (Change(CHANGED, 1, 1), Change(CHANGED, 2, 2))
+
+
 def test_what_cannot_be_read_any_more_is_unknown_not_unchanged() -> None:
     found = since(screening([series(1)]), screening([not_screenable(1)]))
     assert found.changes == (Change(What.UNKNOWN, 1, 1),)
@@ -123,6 +130,9 @@ def test_a_copy_that_was_only_made_again_is_not_resolved(relation: str) -> None:
     assert [change.what for change in found.changes] == [UNCHANGED, CHANGED]
     assert [finding.series for finding in found.remaining] == [2]
     assert (found.resolved, found.new) == ((), ())
+    now = screening([remade(series(1)), series(2, copy("near-duplicate", 1))])
+    found = since(screening([series(1), series(2, copy("near-duplicate", 1))]), now)
+    assert [finding.series for finding in found.remaining] == [2]
 
 
 def test_of_three_with_the_same_pixels_one_less_resolves_one() -> None:

@@ -186,7 +186,7 @@ def record(store: Store, judged: Judged, fingerprint_id: int) -> ForIndexes:
         work.judged(connection, judged.work.revision_id)
         for item in judged.verdicts:
             _refuse_forgotten(connection, item, fingerprint_id)
-            recorded, digest_id, new_keys, new_vectors = _record_case(
+            recorded, digest_id, new_keys, new_vectors = record_case(
                 connection, judged, item, fingerprint_id
             )
             ids.append(recorded)
@@ -234,10 +234,11 @@ def _refuse_forgotten(connection: Connection, item: CaseVerdict, fingerprint_id:
         raise StoreError("audit database: index nodes to be reused were forgotten meanwhile")
 
 
-def _record_case(
+def record_case(
     connection: Connection, judged: Judged, item: CaseVerdict, fingerprint_id: int
 ) -> tuple[tuple[int, int | None], int | None, list[int], NDArray[np.float32] | None]:
-    """Verdict and case, the row of its digests, and its new nodes."""
+    """Write one verdict inside the caller's transaction, uncounted: (verdict, case), the row of its
+    digests, keys and vectors (m, d) of its new nodes."""
     case_id = digest_id = None
     new: tuple[list[int], NDArray[np.float32] | None] = [], None
     if item.signature is not None:

@@ -20,7 +20,7 @@ from typing import Any
 from sqlalchemy import Boolean, Connection, Row, Table, select, type_coerce
 from sqlalchemy.types import NullType
 
-from diptych.audit import chain, models, policies, reverdicts, schema
+from diptych.audit import chain, deliveries, models, policies, reverdicts, schema
 from diptych.audit.policies import Use
 from diptych.audit.schema import (
     case,
@@ -115,6 +115,8 @@ def _read(connection: Connection, said: _Said) -> Iterator[str]:
                 said.used[row.seq] = policies.read(row.payload)
             elif row.kind in models.EVENTS:
                 models.read(row.payload)
+            elif row.kind == deliveries.EVENT:
+                _ = read["act"], read["delivery"]
             else:
                 yield f"event {row.seq}: is of no known kind"
         except (ValueError, KeyError, TypeError):

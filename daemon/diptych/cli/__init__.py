@@ -20,6 +20,8 @@ from diptych.cli import (
     calibrating,
     configuration,
     database,
+    delivering,
+    dismissing,
     evaluating,
     forwarding,
     judging,
@@ -30,6 +32,7 @@ from diptych.cli import (
     screening,
     selftest,
     similar,
+    splitting,
     why,
 )
 
@@ -60,6 +63,11 @@ app.command()(evaluating.evaluate)
 app.command("verdicts")(archive.list_verdicts)
 app.command()(similar.similar)
 app.command()(screening.screen)
+app.command()(delivering.accept)
+app.command("deliveries")(delivering.list_deliveries)
+app.command()(dismissing.dismiss)
+app.command("dismissals")(dismissing.list_dismissals)
+app.command("splits")(splitting.run_splits)
 app.command("calibrate")(calibrating.run_calibrate)
 app.command("reverdict")(judging.run_reverdict)
 app.command("pull")(pulling.run_pull)

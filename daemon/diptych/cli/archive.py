@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,10 @@ from diptych import reports
 from diptych.cli.common import ConfigOption, DataOption, in_words, load, moment, open_store
 from diptych.errors import UsageError
 from diptych.judge.ladder import Relation
+
+if TYPE_CHECKING:
+    from diptych.audit.store import Store
+    from diptych.config import Config
 
 # SQLite's and PostgreSQL's largest integer.
 LARGEST_ID = 2**63 - 1
@@ -123,7 +127,13 @@ def index_rebuild(data: DataOption = None, config: ConfigOption = None) -> None:
 
 
 def forget(
-    case: Annotated[int, typer.Argument(metavar="CASE", help="case_id, as `verdicts` prints it.")],
+    case: Annotated[
+        int | None, typer.Argument(metavar="[CASE]", help="case_id, as `verdicts` prints it.")
+    ] = None,
+    delivery: Annotated[
+        str | None,
+        typer.Option("--delivery", metavar="NAME", help="A screened delivery instead, all of it."),
+    ] = None,
     committed: Annotated[
         bool,
         typer.Option("--committed", help="Also what a modality was told that we keep for good."),
@@ -133,34 +143,63 @@ def forget(
 ) -> None:
     """Remove pixels, proxy, vectors and identifiers of a case; the chain still verifies.
 
-    Refused (exit status 2) for what was promised by storage commitment, without --committed.
+    Of a delivery that was accepted also what joined the archive. Refused (exit status 2) for what
+    was promised by storage commitment, without --committed.
     """
     with in_words():
-        from diptych import doctor, service
         from diptych.audit import forget as forgetting
-        from diptych.receive import journal
-        from diptych.receive.spool import Spool
 
         chosen = load(data, config)
         store = open_store(chosen)
-        if abs(case) > LARGEST_ID:  # the driver would refuse to ask
-            raise forgetting.UnknownCase(f"case {case}: unknown")
+        if (case is None) == (delivery is None):
+            raise UsageError("name one case, or one delivery with --delivery")
         try:
-            gone = forgetting.forget(store, case, committed)
+            if delivery is not None:
+                _forget_delivery(chosen, store, delivery, committed)
+            else:
+                assert case is not None
+                _forget_case(chosen, store, case, committed)
         except forgetting.Promised as error:
             raise UsageError(f"{error}; --committed forgets them all the same") from error
-        spool = Spool(chosen.spool_folder, chosen.source_names())
-        for locator in gone.locators:
-            spool.remove(locator)
-        try:
-            with service.locked(chosen.data):
-                # A daemon that was killed may have left the pixels in its journal.
-                journal.recover(store, spool)
-                # Nobody else would take the vectors out of the snapshot before the next start.
-                doctor.rebuild_index(chosen, store)
-        except service.Occupied:
-            pass  # the daemon reads the event
-        typer.echo(
-            f"case {case}: forgotten; {len(gone.locators)} files, {len(gone.keys)} vectors, "
-            f"identifiers of {len(gone.verdicts)} verdicts removed"
-        )
+
+
+def _forget_case(chosen: Config, store: Store, case: int, committed: bool) -> None:
+    from diptych.audit import forget as forgetting
+    from diptych.receive.spool import Spool
+
+    if abs(case) > LARGEST_ID:  # the driver would refuse to ask
+        raise forgetting.UnknownCase(f"case {case}: unknown")
+    gone = forgetting.forget(store, case, committed)
+    spool = Spool(chosen.spool_folder, chosen.source_names())
+    for locator in gone.locators:
+        spool.remove(locator)
+    _let_go(chosen, store)
+    typer.echo(
+        f"case {case}: forgotten; {len(gone.locators)} files, {len(gone.keys)} vectors, "
+        f"identifiers of {len(gone.verdicts)} verdicts removed"
+    )
+
+
+def _forget_delivery(chosen: Config, store: Store, name: str, committed: bool) -> None:
+    from diptych.screen import accepting
+
+    gone = accepting.forget_delivery(chosen, name, committed)
+    if gone.cases:
+        _let_go(chosen, store)
+    typer.echo(f"delivery {name}: forgotten; {gone.cases} cases of the archive, its own archive")
+
+
+def _let_go(chosen: Config, store: Store) -> None:
+    """What else of the forgotten lies about: a running daemon reads the event and does it."""
+    from diptych import doctor, service
+    from diptych.receive import journal
+    from diptych.receive.spool import Spool
+
+    try:
+        with service.locked(chosen.data):
+            # A daemon that was killed may have left the pixels in its journal.
+            journal.recover(store, Spool(chosen.spool_folder, chosen.source_names()))
+            # Nobody else would take the vectors out of the snapshot before the next start.
+            doctor.rebuild_index(chosen, store)
+    except service.Occupied:
+        pass

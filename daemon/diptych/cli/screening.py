@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console, Group
@@ -14,9 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from diptych import reports
-from diptych.cli.common import in_words
+from diptych.cli.common import ConfigOption, DataOption, in_words, load
 from diptych.errors import UsageError
 from diptych.log import printable
+
+if TYPE_CHECKING:
+    from diptych.config import Config
+    from diptych.intake.take import Progress as Reading
+    from diptych.screen.findings import Screening
+    from diptych.screen.run import Progress
 
 UNREADABLE = 3
 
@@ -30,59 +37,245 @@ def screen(
             "path and any of vendor,split,price.",
         ),
     ],
+    delivery: Annotated[
+        str | None, typer.Option("--delivery", metavar="NAME", help="What to call it from now on.")
+    ] = None,
+    vendor: Annotated[
+        str, typer.Option(metavar="V", help="Whose it is, where no manifest says so.")
+    ] = "",
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="owned, test-set, names of other deliveries. Default: owned and every test set.",
+        ),
+    ] = None,
+    price_per_series: Annotated[
+        str | None, typer.Option(metavar="P", help="Where no manifest says a price.")
+    ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Limits in TOML: see deploy/screen-policy.example.toml."),
+    ] = None,
+    stop_when_exceeded: Annotated[
+        bool,
+        typer.Option(
+            "--stop-when-exceeded", help="End as soon as a limit is exceeded whatever follows."
+        ),
+    ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="An earlier delivery: say what changed since."),
+    ] = None,
     estimate: Annotated[
         bool,
         typer.Option("--estimate", help="Only count what is there and how long it would take."),
     ] = False,
     out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="The catalogue, and what is resumed.")
-    ] = Path("diptych-screen"),
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The report (default: diptych-report-NAME); of --estimate what is resumed "
+            "(default: diptych-screen).",
+        ),
+    ] = None,
+    vendor_copy: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="The same without what is yours: this one may be sent."
+        ),
+    ] = None,
     json_file: Annotated[
         str | None,
-        typer.Option("--json", metavar="FILE", help="Write the figures as JSON (-: stdout)."),
+        typer.Option("--json", metavar="FILE", help="--estimate's figures as JSON (-: stdout)."),
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Default: one per core.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Of --estimate. Default: one per core."),
     ] = None,
+    data: DataOption = None,
+    config: ConfigOption = None,
 ) -> None:
-    """Vet a delivery. So far: what is in it, what cannot be read and why, how long it takes.
+    """Vet a delivery: what is in it twice, what is owned already, what leaks into a test set.
 
-    Nothing is modified and nothing leaves the machine. A second run goes on where the first was
-    stopped and reads only what has changed. Exit status 3: some inputs could not be read.
+    Nothing is modified, nothing leaves the machine, and nothing joins what is owned before
+    `diptych accept NAME`. A second run goes on where the first was stopped. Exit status: 0 within
+    the limits, 1 a limit exceeded, 2 usage, 3 some inputs could not be read, 4 the environment, 130
+    interrupted.
     """
     with in_words():
-        if not estimate:
-            raise UsageError("only `diptych screen --estimate` is there yet: add --estimate")
-        from diptych.intake.estimate import document
-        from diptych.intake.estimate import estimate as measure
-        from diptych.intake.reader import quiet
-        from diptych.intake.take import take_in
-
-        quiet()
-        count = processes or os.cpu_count() or 1
-        with (
-            Console(stderr=True).status("Listing") as status,
-            take_in(
-                inputs,
-                out,
-                readers=count,
-                tell=lambda p: status.update(f"Reading: {p.done:,} of {p.files:,} files"),
-            ) as catalogue,
-        ):
-            status.update("Timing some series")
-            found = document(catalogue, measure(catalogue), count)
-        if json_file == "-":
-            print(json.dumps(found, indent=1))  # noqa: T201 - the result
-        else:
-            if json_file is not None:
-                Path(json_file).write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-            _show(found, out)
-        sys.stdout.flush()
-        lost = sum(
-            row["count"] for row in found["outcomes"] if row["status"] in ("unreadable", "refused")
+        if estimate:
+            _estimate(inputs, out or Path("diptych-screen"), json_file, processes)
+            return
+        if delivery is None:
+            raise UsageError("name the delivery with --delivery NAME, or add --estimate")
+        asked = _Asked(
+            delivery=delivery,
+            vendor=vendor,
+            inputs=tuple(inputs),
+            against=None if against is None else tuple(filter(None, against.split(","))),
+            price=price_per_series,
+            policy=policy,
+            stop_when_exceeded=stop_when_exceeded,
+            since=since,
+            out=out or Path(f"diptych-report-{delivery}"),
+            vendor_copy=vendor_copy,
         )
-        if lost or found["named_but_absent"]:
-            raise typer.Exit(UNREADABLE)
+        raise typer.Exit(_screen(load(data, config), asked))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    delivery: str
+    vendor: str
+    inputs: tuple[str, ...]
+    against: tuple[str, ...] | None
+    price: str | None
+    policy: Path | None
+    stop_when_exceeded: bool
+    since: str | None
+    out: Path
+    vendor_copy: Path | None
+
+
+def _screen(chosen: Config, asked: _Asked) -> int:
+    from diptych.intake.reader import quiet
+    from diptych.screen import dismissals, limits, screening, terms
+    from diptych.screen.groups import groups
+    from diptych.screen.keep import keep
+    from diptych.screen.money import amount
+    from diptych.screen.report import seal
+    from diptych.screen.report.write import refuse_other, write
+    from diptych.screen.since import since
+
+    quiet()
+    rules = terms.load(asked.policy)
+    price = None if asked.price is None else amount(asked.price)
+    folders = [asked.out, *([asked.vendor_copy] if asked.vendor_copy else [])]
+    for folder in folders:
+        refuse_other(folder)
+    earlier = None if asked.since is None else screening.past(chosen, asked.since)
+    dismissed = dismissals.load(chosen.data)
+    wanted = screening.Wanted(
+        asked.delivery,
+        asked.vendor,
+        asked.inputs,
+        asked.against,
+        price,
+        tuple(folders),
+    )
+
+    def enough(so_far: Screening) -> bool:
+        if not asked.stop_when_exceeded:
+            return False
+        so_far, _ = dismissals.apply(so_far, dismissed)
+        return limits.exceeded_already(so_far, rules, len(so_far.series))
+
+    with (
+        Shown() as shown,
+        screening.screen(
+            chosen, wanted, tell_reading=shown.reading, tell=shown.judging, enough=enough
+        ) as done,
+    ):
+        shown.writing()
+        found, left_out = dismissals.apply(done.screening, dismissed)
+        changed = None if earlier is None else since(earlier, found)
+        decision = limits.decide(found, rules, price)
+        grouped = groups(found)
+        kept = keep(found, grouped)
+        key = seal.signing_key(chosen.data)
+        for folder in folders:
+            copy = folder == asked.vendor_copy
+            write(found, decision, grouped, kept, done.pictures, folder, key, copy, changed)
+    typer.echo(decision.sentence)
+    if left_out:
+        typer.echo(f"{len(left_out):,} copies were dismissed before: `diptych dismissals`")
+    for folder in folders:
+        typer.echo(f"{folder / 'index.html'}")
+    return limits.exit_status(decision)
+
+
+class Shown:
+    """Progress on a terminal's stderr, and each copy as it is found on stderr."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self._console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rest]}"),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("Listing", total=None, rest="")
+
+    def __enter__(self) -> Shown:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def reading(self, progress: Reading) -> None:
+        self._bar.update(
+            self._task, description="Reading", total=progress.files, completed=progress.done
+        )
+
+    def judging(self, progress: Progress) -> None:
+        rest = f"{progress.copies:,} copies"
+        if progress.to_come is not None:
+            rest += f", {_hours(progress.to_come)} to go"
+        self._bar.update(
+            self._task,
+            description="Judging slices",
+            total=progress.of_slices,
+            completed=progress.slices,
+            rest=rest,
+        )
+        number, copies = progress.newest
+        if copies:
+            where = ", ".join(f"{relation} ({name})" for name, relation in copies.items())
+            self._console.print(Text(f"series {number:,}: {where}"), soft_wrap=True)
+
+    def writing(self) -> None:
+        self._bar.update(self._task, description="Writing the report", total=None, rest="")
+
+
+def _estimate(inputs: list[str], out: Path, json_file: str | None, processes: int | None) -> None:
+    from diptych.intake.estimate import document
+    from diptych.intake.estimate import estimate as measure
+    from diptych.intake.reader import quiet
+    from diptych.intake.take import take_in
+
+    quiet()
+    count = processes or os.cpu_count() or 1
+    with (
+        Console(stderr=True).status("Listing") as status,
+        take_in(
+            inputs,
+            out,
+            readers=count,
+            tell=lambda p: status.update(f"Reading: {p.done:,} of {p.files:,} files"),
+        ) as catalogue,
+    ):
+        status.update("Timing some series")
+        found = document(catalogue, measure(catalogue), count)
+    if json_file == "-":
+        print(json.dumps(found, indent=1))  # noqa: T201 - the result
+    else:
+        if json_file is not None:
+            Path(json_file).write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+        _show(found, out)
+    sys.stdout.flush()
+    lost = sum(
+        row["count"] for row in found["outcomes"] if row["status"] in ("unreadable", "refused")
+    )
+    if lost or found["named_but_absent"]:
+        raise typer.Exit(UNREADABLE)
 
 
 def _show(found: dict[str, Any], out: Path) -> None:

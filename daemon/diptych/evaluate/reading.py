@@ -19,12 +19,13 @@ from nibabel.arrayproxy import ArrayProxy
 
 from diptych.errors import DiptychError, NotScreenable, Reason
 from diptych.judge.digest import case_digest
+from diptych.volume.arrays import RAS_TO_LPS, digestible, usable
 from diptych.volume.assemble import MAX_VOLUME_BYTES, assemble
 from diptych.volume.decoders import DecoderPool
 from diptych.volume.digest import plane_digest
 from diptych.volume.plan import plan
 from diptych.volume.plane import Instance
-from diptych.volume.value import SINGULAR, Volume
+from diptych.volume.value import Volume
 
 Stored = npt.NDArray[np.generic]
 Affine = npt.NDArray[np.float64]
@@ -35,7 +36,6 @@ LEAST_SIDE = 16
 LEAST_SLICES = 3
 """A pair of planes is no volume: neither a crop nor a blur along slices means anything."""
 
-_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _FIRST_SPACE_AXIS = 3  # of (i, j, k, …): what follows is time, direction, echo
 
 
@@ -79,7 +79,7 @@ def read_nifti(path: Path) -> Reading:
         stored = np.asarray(first.get_unscaled())
     except Exception as error:
         raise _unreadable(error) from error
-    return _reading(stored.transpose(2, 1, 0), (slope, intercept), _RAS_TO_LPS @ affine)
+    return _reading(stored.transpose(2, 1, 0), (slope, intercept), RAS_TO_LPS @ affine)
 
 
 def read_itk(path: Path) -> Reading:
@@ -150,7 +150,7 @@ def read_dicom(paths: Sequence[Path], decoders: DecoderPool, protocol: bool = Tr
 
 def _reading(stored: Stored, scale: tuple[float, float], affine: Affine) -> Reading:
     """From stored values (slice, row, column) and an (i, j, k) → LPS affine."""
-    stored = _digestible(stored)
+    stored = stored.astype(digestible(stored), copy=False)
     array = np.empty(stored.shape, np.float32)
     slope, intercept = scale
     with np.errstate(over="ignore", invalid="ignore"):
@@ -187,28 +187,11 @@ def _something(volume: Volume) -> Volume:
 def _directions(affine: Affine) -> tuple[Affine, bool]:
     """Columns to (slice, row, column) order; without a usable affine, 1 mm and no orientation."""
     turned = affine[:, [2, 1, 0, 3]]
-    axes = turned[:3, :3]
-    lengths = np.linalg.norm(axes, axis=0)
-    if (
-        np.isfinite(turned).all()
-        and lengths.min() > 0
-        and abs(np.linalg.det(axes / lengths)) >= SINGULAR
-    ):
+    if usable(turned):
         return turned, True
     plain = np.zeros((4, 4))
     plain[[2, 1, 0, 3], [0, 1, 2, 3]] = 1.0
     return plain, False
-
-
-def _digestible(stored: Stored) -> Stored:
-    """In a type that has a digest, without changing a value."""
-    if stored.dtype.kind == "f" and stored.dtype.itemsize not in (4, 8):
-        return stored.astype(np.float64)
-    if stored.dtype.kind in "iu" and stored.dtype.itemsize == 8:
-        low, high = int(stored.min()), int(stored.max())
-        small = low >= -(2**31) and high < 2**31
-        return stored.astype(np.int32 if small else np.float64)
-    return stored
 
 
 def _check_array(shape: tuple[int, ...], kind: np.dtype[np.generic], components: int = 1) -> None:

@@ -18,8 +18,8 @@ from diptych.errors import ConfigError
 
 from .entry import Entry, Name, Status
 
-_SCHEMA_VERSION = 1
-VERSION = "1"
+_SCHEMA_VERSION = 2
+VERSION = "2"
 """Of the reading: a catalogue of another version is read again from the beginning."""
 
 _COLUMNS = tuple(field.name for field in fields(Entry))
@@ -58,6 +58,9 @@ CREATE TABLE IF NOT EXISTS series (
 CREATE TABLE IF NOT EXISTS series_entry (
   series INTEGER NOT NULL REFERENCES series, file INTEGER NOT NULL, at TEXT NOT NULL,
   PRIMARY KEY (series, file, at)) WITHOUT ROWID;
+-- Series that could not be laid down to be judged: by their key (diptych.screen.run).
+CREATE TABLE IF NOT EXISTS unjudged (
+  key TEXT PRIMARY KEY, reason TEXT NOT NULL, detail TEXT NOT NULL) WITHOUT ROWID;
 -- What became of every entry, with what only the others could tell.
 CREATE VIEW IF NOT EXISTS outcome AS
 SELECT entry.file, entry.at, entry.whole, entry.size, entry.kind,
@@ -220,6 +223,22 @@ class Catalogue:
         """What was added, if anything."""
         if self.db.in_transaction:
             self.db.execute("COMMIT")
+
+    def leave_unjudged(self, key: str, reason: str, detail: str) -> None:
+        """A series that cannot be read now, although its headers could."""
+        with self.db:
+            row = (key, reason, detail)
+            self.db.execute("INSERT OR REPLACE INTO unjudged VALUES (?, ?, ?)", row)
+
+    def retry(self) -> None:
+        """Before judging: what could not be read may be readable now."""
+        with self.db:
+            self.db.execute("DELETE FROM unjudged")
+
+    def unjudged(self) -> dict[str, tuple[str, str]]:
+        """Key → reason and detail."""
+        rows = self.db.execute("SELECT key, reason, detail FROM unjudged")
+        return {key: (reason, detail) for key, reason, detail in rows}
 
     def dump(self) -> Iterator[tuple[object, ...]]:
         """All that was found, in an order of its own: the same for the same inputs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
 from collections.abc import Iterator
@@ -24,13 +25,23 @@ _KEYWORDS = (
     "SOPClassUID", "SOPInstanceUID", "Modality", "StudyInstanceUID", "SeriesInstanceUID",
     "NumberOfFrames", "Rows", "Columns",
 )  # fmt: skip
-_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in _KEYWORDS]
-_LAST = 0x00280011  # Columns
+# How it was made. Free texts (descriptions, names of protocols) may identify somebody.
+_FACTS = (
+    "ImageType", "Manufacturer", "ManufacturerModelName", "BodyPartExamined", "SliceThickness",
+    "KVP", "SpacingBetweenSlices", "MagneticFieldStrength", "RepetitionTime", "EchoTime",
+    "ConvolutionKernel", "PixelSpacing", "BitsStored", "LossyImageCompression",
+)  # fmt: skip
+_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in (*_KEYWORDS, *_FACTS)]
+_NEEDED = 0x00280011  # Columns
+_LAST = 0x00282110  # LossyImageCompression
 _DELIMITERS = 0xFFFE0000
 _PIXELS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 _AMOUNTS = (1 << 15, 1 << 20, 1 << 24)
 """Bytes looked at, one after the other until (0028,0011) is reached. Real headers need the first;
 an icon or private data before it may need the second."""
+
+_FACT = 100
+"""Characters of a fact; the standard allows 64 of most."""
 
 _RECORDS = 0x00041220  # DirectoryRecordSequence, PS3.3 section F.3.2.2
 MEDIA_DIRECTORY = str(MediaStorageDirectoryStorage)
@@ -41,7 +52,7 @@ def describe(entry: Entry, stream: Forward) -> None:
     """Fill in ``entry`` from a stream that looks like DICOM; never raises for what it holds."""
     entry.kind = "dicom"
     try:
-        dataset = _head(stream)
+        dataset, elements = _head(stream)
     except Refused as refused:
         entry.becomes(Status.UNREADABLE, refused.reason, refused.detail)
         return
@@ -53,6 +64,7 @@ def describe(entry: Entry, stream: Forward) -> None:
     entry.series = _text(dataset, "SeriesInstanceUID")
     entry.modality = _text(dataset, "Modality").upper()
     entry.rows, entry.columns = _count(dataset, "Rows"), _count(dataset, "Columns")
+    entry.facts = _facts(dataset, elements)
     if kind := not_an_image(entry.sop_class):
         entry.becomes(Status.NOT_AN_IMAGE, kind)
     elif entry.rows and entry.columns:
@@ -102,12 +114,19 @@ def referenced(file: IO[bytes], at: str) -> Iterator[Name]:
             number += 1
 
 
-def _head(stream: Forward) -> Dataset:
+def _facts(dataset: Dataset, elements: int) -> str:
+    said = {keyword: _text(dataset, keyword)[:_FACT] for keyword in _FACTS}
+    said["elements"] = str(elements)
+    return json.dumps({keyword: text for keyword, text in said.items() if text})
+
+
+def _head(stream: Forward) -> tuple[Dataset, int]:
+    """What was asked for, and how many elements the header has before the pixels."""
     for amount in _AMOUNTS:
         head = stream.peek(amount)
         whole = len(head) < amount
         try:
-            dataset, reached = _parse(head)
+            dataset, reached, elements = _parse(head)
         except RecursionError as error:
             raise Refused("damaged", "sequences nested too deeply") from error
         except Exception as error:
@@ -117,18 +136,19 @@ def _head(stream: Forward) -> Dataset:
                 raise Refused("damaged", f"header: {type(error).__name__}") from error
             continue
         if reached or whole:
-            return dataset
+            return dataset, elements
     raise Refused("header-too-long", f"(0028,0011) not reached within {_AMOUNTS[-1]} bytes")
 
 
-def _parse(head: bytes) -> tuple[Dataset, bool]:
-    reached = False
+def _parse(head: bytes) -> tuple[Dataset, bool, int]:
+    reached, elements = False, 0
 
     def past_last(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-        nonlocal reached
+        nonlocal reached, elements
+        elements += 1
         # Delimiters of a damaged sequence are no end.
-        reached = reached or _LAST < tag < _DELIMITERS
-        return reached
+        reached = reached or _NEEDED < tag < _DELIMITERS
+        return reached and int(tag) > _LAST
 
     if head[128:132] == b"DICM" and _DEFLATED in head[:4096]:
         # pydicom inflates without a limit. (0002,0000) is 12 bytes long and counts what follows.
@@ -139,14 +159,14 @@ def _parse(head: bytes) -> tuple[Dataset, bool]:
         plain = zlib.decompressobj(-zlib.MAX_WBITS).decompress(head[start:], _AMOUNTS[-1])
         dataset = read_dataset(BytesIO(plain), False, True, stop_when=past_last)
         dataset.file_meta = FileMetaDataset(meta)
-        return dataset, reached
+        return dataset, reached, elements
     dataset = read_partial(
         BytesIO(head),
         stop_when=past_last,
         force=True,
         specific_tags=_TAGS,
     )
-    return dataset, reached
+    return dataset, reached, elements
 
 
 def _text(dataset: Dataset, keyword: str) -> str:

@@ -22,7 +22,8 @@ class Entry:
     """``at``: "" for a file itself, else the member's number in each archive from the outermost
     on ("3/0/12"). ``whole``: path and member names, joined with "!/", printable. ``size``: bytes,
     None when only reading it all would tell. ``planes``: 2D images in it (frames, slices).
-    ``members``: of an archive."""
+    ``members``: of an archive. ``facts``: JSON, keyword or field → text: how it was made, nothing
+    that identifies."""
 
     at: str
     whole: str
@@ -41,6 +42,7 @@ class Entry:
     columns: int | None = None
     planes: int | None = None
     members: int | None = None
+    facts: str = ""
 
     def becomes(self, status: Status, reason: str = "", detail: str = "") -> None:
         """Its outcome; the detail is kept short."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from diptych.errors import UsageError
@@ -16,22 +17,30 @@ from .catalogue import Absent, Found, Listed
 from .entry import Entry, Status, readable_text
 from .manifest import Manifest, is_manifest, read_manifest
 
+NO_SPLITS: Mapping[str, str] = MappingProxyType({})
 
-def list_inputs(inputs: list[str], out: Path) -> Iterator[Listed]:
-    """Everything the inputs hold; ``out``, our own folder, is passed over.
+
+def list_inputs(
+    inputs: list[str], ours: Sequence[Path], splits: Mapping[str, str] = NO_SPLITS
+) -> Iterator[Listed]:
+    """Everything the inputs hold; ``ours``, folders that we write to, are passed over.
+
+    splits: input → the split of all that is in it, where no manifest says one.
 
     Raises UsageError for an input that is not there or cannot be one before anything is yielded,
     and for a line of a manifest that says nothing when it is reached.
     """
     if not inputs:
         raise UsageError("name at least one INPUT: a folder, file, URL or manifest")
-    without = out.resolve()
+    without = frozenset(str(folder.resolve()) for folder in ours)
     roots: list[str | Path] = []
+    named: dict[str | Path, str] = {}
     manifests: list[Manifest] = []
     for text in inputs:
         if remote.is_url(text):
             remote.check(text)
             roots.append(text)
+            named |= {text: splits[text]} if text in splits else {}
             continue
         path = Path(text)
         try:
@@ -42,17 +51,32 @@ def list_inputs(inputs: list[str], out: Path) -> Iterator[Listed]:
             manifests.append(read_manifest(path))
         else:
             roots.append(path.parent if path.name.upper() == "DICOMDIR" else path)
-            if path.is_relative_to(without):
-                raise UsageError(f"INPUT {text} is inside the output folder {out}")
-    return _all(roots, manifests, without)
+            named |= {roots[-1]: splits[text]} if text in splits else {}
+            for folder in ours:
+                if path.is_relative_to(folder.resolve()):
+                    raise UsageError(f"INPUT {text} is inside the output folder {folder}")
+    _refuse_overlap(named)
+    return _all(roots, manifests, without, named)
 
 
-def _all(roots: list[str | Path], manifests: list[Manifest], without: Path) -> Iterator[Listed]:
+def _refuse_overlap(named: Mapping[str | Path, str]) -> None:
+    folders = [root for root in named if isinstance(root, Path)]
+    for one in folders:
+        for other in folders:
+            if one is not other and one.is_relative_to(other):
+                raise UsageError(f"{one} is inside {other}: every file has one split")
+
+
+def _all(
+    roots: list[str | Path],
+    manifests: list[Manifest],
+    without: frozenset[str],
+    splits: Mapping[str | Path, str],
+) -> Iterator[Listed]:
     for root in roots:
-        if isinstance(root, str):
-            yield from remote.walk(root)
-        else:
-            yield from _below(os.fsencode(root), without)
+        below = remote.walk(root) if isinstance(root, str) else _below(os.fsencode(root), without)
+        split = (None, splits.get(root), None)
+        yield from (_with(found, split) for found in below) if root in splits else below
     for manifest in manifests:
         allowed = [root for root in roots if isinstance(root, str)]
         folders = [manifest.path.parent, *(root for root in roots if isinstance(root, Path))]
@@ -83,7 +107,7 @@ def _is_below(url: str, root: str) -> bool:
     return ".." not in url.split("/") and (url == root or url.startswith(root.rstrip("/") + "/"))
 
 
-def _below(path: bytes, without: Path) -> Iterator[Found]:
+def _below(path: bytes, without: frozenset[str]) -> Iterator[Found]:
     """Depth first, holding one open folder per level and no list of names."""
     found = _one(path)
     if found is not None:
@@ -107,7 +131,7 @@ def _below(path: bytes, without: Path) -> Iterator[Found]:
             found = _one(each.path)
             if found is not None:
                 yield found
-            elif os.fsdecode(each.path) != str(without):
+            elif os.fsdecode(each.path) not in without:
                 folder = each.path
     finally:
         for level in levels:

@@ -32,7 +32,7 @@ def materialise(
     """The files of ``series``, in the order of the catalogue, as paths that can be read now.
 
     What lies in archives or behind URLs is laid down below ``scratch``, under the limits of the
-    intake, and removed at the end. Headers with detached values have these beside them. Raises
+    intake, and removed at the end. Detached values and sidecars lie beside their image. Raises
     Refused for what is no longer as the catalogue says, or does not fit on the disk.
     """
     own = Path(tempfile.mkdtemp(prefix=f"series-{series}-", dir=scratch))
@@ -55,7 +55,7 @@ def _paths(db: sqlite3.Connection, series: int, own: Path, limits: Limits) -> li
         parts = db.execute(
             "SELECT file, at, where_, whole, entry.size FROM part JOIN entry USING (file, at) "
             "JOIN file ON file.id = entry.file WHERE of_file = ? AND of_at = ? "
-            "AND role = 'detached-data' ORDER BY whole",
+            "AND role IN ('detached-data', 'sidecar') ORDER BY whole",
             (file, at),
         ).fetchall()
         if at == "" and where.startswith(b"/"):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tarfile
 
+from diptych.volume.formats import is_metaimage, is_nifti, is_nrrd
 from diptych.volume.reading import looks_like_dicom
 
-from . import dicom, volumes
+from . import dicom
 from .limits import Budget, Limits, Refused
 from .streams import DAMAGE, Forward, expanded
 
@@ -46,11 +47,11 @@ def sniff(stream: Forward) -> str:
 def _plain(head: bytes) -> str:
     if _is_tar(head):
         return "tar"
-    if volumes.is_nifti(head):
+    if is_nifti(head):
         return "nifti"
-    if volumes.is_nrrd(head):
+    if is_nrrd(head):
         return "nrrd"
-    return "metaimage" if volumes.is_metaimage(head) else ""
+    return "metaimage" if is_metaimage(head) else ""
 
 
 def _nothing(head: bytes) -> str:

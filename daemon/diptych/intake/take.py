@@ -12,7 +12,7 @@ import signal
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from multiprocessing.connection import Connection, wait
@@ -25,7 +25,7 @@ from diptych.processes import OF_THE_GROUP
 from .catalogue import Catalogue, Listed
 from .entry import Entry, Name, Status, readable_text
 from .limits import Limits
-from .listing import list_inputs
+from .listing import NO_SPLITS, list_inputs
 from .reader import Answer, Task, serve
 from .relate import relate
 
@@ -54,13 +54,18 @@ def take_in(
     limits: Limits | None = None,
     readers: int | None = None,
     tell: Callable[[Progress], None] = lambda _: None,
+    pass_over: Sequence[Path] = (),
+    splits: Mapping[str, str] = NO_SPLITS,
 ) -> Catalogue:
     """Bring the catalogue of ``out`` up to date with ``inputs``; the caller closes it.
+
+    ``pass_over``: folders that are ours, too, like ``out``, and no part of any input. splits: as of
+    ``list_inputs``.
 
     Raises UsageError, or ConfigError.
     """
     limits = limits or Limits()
-    listing = list_inputs(inputs, out)
+    listing = list_inputs(inputs, (out, *pass_over), splits)
     catalogue = Catalogue(out)
     try:
         catalogue.begin(str(sorted(asdict(limits).items())))

@@ -24,20 +24,6 @@ _NIFTI = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
 _PATTERN = re.compile(r"(\S*%0?\d*d\S*)\s+(-?\d+)\s+(-?\d+)\s+(-?\d+)")
 
 
-def is_nifti(head: bytes) -> bool:
-    """By the magic at 344 (NIfTI-1) or 4 (NIfTI-2)."""
-    return head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0")
-
-
-def is_nrrd(head: bytes) -> bool:
-    return head[:7] == b"NRRD000"
-
-
-def is_metaimage(head: bytes) -> bool:
-    """It has no magic: a text of ``Key = value`` lines with these among the first."""
-    return b"ElementType" in head and b"NDims" in head and b"DimSize" in head
-
-
 def describe_nifti(entry: Entry, head: bytes, plain_size: int | None) -> list[Name]:
     """``plain_size``: bytes of the uncompressed file, None when compressed."""
     entry.kind = "nifti"

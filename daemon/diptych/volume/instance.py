@@ -17,7 +17,9 @@ from pydicom.pixels.processing import apply_color_lut
 
 from diptych.errors import NotScreenable, Reason
 
+from .arrays import decode_array, open_array
 from .digest import plane_digest
+from .formats import ArrayFormat, array_format
 from .functional import FrameValues, finite
 from .header import instance_header, value_of
 from .limits import Limits
@@ -25,6 +27,7 @@ from .mosaic import Mosaic, mosaic_of
 from .pixels import Frame, PixelFormat, frames_of, pixel_format
 from .plane import LUMINANCE, Array, Instance, InstanceHeader, Plane, Refusal
 from .reading import read_dataset_file
+from .sidecar import said_of
 from .sopclass import declares_image, not_an_image
 
 __all__ = ["Instance", "InstanceHeader", "Plane", "Refusal", "decode_file"]
@@ -36,19 +39,26 @@ _INLINE_IMAGE = ("Rows", "Columns")
 def decode_file(
     path: Path, limits: Limits | None = None, pixels: bool = True
 ) -> Instance | Refusal:
-    """Read one file and decode all of its planes.
+    """Read one file (DICOM, NIfTI, NRRD or MetaImage) and decode all of its planes.
 
     ``pixels=False`` leaves the arrays out (digests are computed all the same). Never raises for
     anything the file contains.
     """
     header: InstanceHeader | None = None
+    form: ArrayFormat | None = None
     try:
+        form = array_format(path)
+        if form is not None:
+            header = _array_header(path)
+            file = open_array(path, form, limits or Limits())
+            header = replace(header, Modality=header.Modality or file.modality)
+            return decode_array(path, file, header, pixels)
         dataset, transfer_syntax = read_dataset_file(path, limits or Limits())
         header = instance_header(dataset, transfer_syntax)
         planes, notes = _planes(dataset, transfer_syntax, limits or Limits(), pixels)
         return Instance(str(path), header, planes, notes)
     except NotScreenable as error:
-        if error.reason is Reason.NO_PIXEL_DATA and _pixels_cut_off(path):
+        if form is None and error.reason is Reason.NO_PIXEL_DATA and _pixels_cut_off(path):
             return Refusal(
                 str(path), Reason.TRUNCATED_PIXEL_DATA, "the file ends in (7FE0,0010)", header
             )
@@ -60,6 +70,29 @@ def decode_file(
     except Exception as error:
         # The message may quote element values, that is patient data: only the type is kept.
         return Refusal(str(path), Reason.UNREADABLE, f"header: {type(error).__name__}", header)
+
+
+def _array_header(path: Path) -> InstanceHeader:
+    """These formats name no instance and no person; what BIDS says beside them is all."""
+    said = said_of(path)
+    return InstanceHeader(
+        SOPInstanceUID="",
+        SOPClassUID="",
+        StudyInstanceUID="",
+        SeriesInstanceUID="",
+        Modality=said.Modality,
+        BodyPartExamined=said.BodyPartExamined,
+        PatientID=said.PatientID,
+        PatientBirthDate="",
+        FrameOfReferenceUID="",
+        AcquisitionDate="",
+        AcquisitionTime="",
+        transfer_syntax="",
+        lossy=False,
+        identity_hash=b"",
+        private_hash=b"",
+        rest_hash=b"",
+    )
 
 
 def _pixels_cut_off(path: Path) -> bool:

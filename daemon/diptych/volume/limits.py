@@ -14,6 +14,12 @@ MAX_SIDE = 32768
 MAX_INFLATED_BYTES = 1024 * 1024 * 1024
 """Bytes a deflated data set may become: MAX_SAMPLES at four bytes each."""
 
+MAX_PLANES = 128 * 1024
+"""Planes of one 4D file: 1,200 volumes of 100 slices, the longest functional series in use."""
+
+MAX_DIGESTED = 4 * 1024 * 1024 * 1024
+"""Samples of one 4D file, whose volumes pass one by one; the time limit ends most before it."""
+
 MEMORY_BYTES = 4 * 1024 * 1024 * 1024
 """Address space of one decoder child: twice the largest instance, plus libraries."""
 
@@ -28,3 +34,5 @@ class Limits:
     max_samples: int = MAX_SAMPLES
     max_side: int = MAX_SIDE
     max_inflated_bytes: int = MAX_INFLATED_BYTES
+    max_planes: int = MAX_PLANES
+    max_digested: int = MAX_DIGESTED

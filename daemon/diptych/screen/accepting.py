@@ -1,0 +1,136 @@
+"""What becomes of a screened delivery: it joins what is owned, becomes a test set, or is forgotten.
+
+Joining is one transaction a series, and a second try goes on where the first one was cut off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from diptych import service
+from diptych.audit import adopt, archive, chain, deliveries, forget
+from diptych.audit.deliveries import Delivery, Standing
+from diptych.audit.store import Store
+from diptych.config import Config
+from diptych.errors import UsageError
+from diptych.intake.catalogue import Catalogue
+from diptych.receive.spool import Spool
+from diptych.screen import run
+from diptych.screen.delivery import Folder
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """series: that joined; cases: of these; before: series that had joined in an earlier try."""
+
+    series: int
+    cases: int
+    before: int
+
+
+@dataclass(frozen=True)
+class Gone:
+    """What was forgotten. cases: of the main archive."""
+
+    cases: int
+
+
+def everything(config: Config) -> list[Delivery]:
+    """All deliveries, by name."""
+    store = service.open_store(config)
+    try:
+        with store.read() as connection:
+            return deliveries.everything(connection)
+    finally:
+        store.close()
+
+
+def accept(config: Config, name: str, standing: Standing) -> Accepted:
+    """candidate → owned or test set. Raises UsageError when it is none, or was not judged whole."""
+    folder = Folder(config, name)
+    main = service.open_store(config)
+    try:
+        found = _found(main, name)
+        if found.standing != Standing.CANDIDATE:
+            raise UsageError(f"{name} was accepted before, as {found.standing}")
+        # Its lock: nobody screens it meanwhile.
+        with Catalogue(folder.path) as catalogue:
+            own = folder.open_store(main)
+            try:
+                _refuse_unfinished(folder, catalogue, own)
+                accepted = Accepted(0, 0, 0)
+                if standing == Standing.OWNED:
+                    accepted = _join(main, own, found, folder.about().settings.fingerprint)
+            finally:
+                own.close()
+        with main.write() as connection:
+            deliveries.accept(connection, found, standing)
+            head = chain.head(connection)
+        chain.write_head(config.data / "audit-heads.jsonl", *head)
+        return accepted
+    finally:
+        main.close()
+
+
+def forget_delivery(config: Config, name: str, promised_too: bool = False) -> Gone:
+    """Remove every trace of it but the chained events; what joined what is owned goes, too.
+
+    Raises UsageError, Promised (as ``forget.forget``).
+    """
+    folder = Folder(config, name)
+    main = service.open_store(config)
+    try:
+        found = _found(main, name)
+        with main.read() as connection:
+            joined = archive.present(connection, deliveries.cases(connection, found))
+        spool = Spool(config.spool_folder, config.source_names())
+        gone: set[int] = set()
+        for case_id in sorted(joined):
+            if case_id not in gone:
+                forgotten = forget.forget(main, case_id, promised_too)
+                gone |= set(forgotten.cases)
+                for locator in forgotten.locators:
+                    spool.remove(locator)
+        if folder.path.exists():
+            with Catalogue(folder.path):
+                folder.remove()
+        deliveries.remove(main, found, {"cases": len(gone)})
+        return Gone(len(gone))
+    finally:
+        main.close()
+
+
+def _found(main: Store, name: str) -> Delivery:
+    with main.read() as connection:
+        found = deliveries.find(connection, name)
+        known = [one.name for one in deliveries.everything(connection)]
+    if found is None:
+        there = f"there are {', '.join(known)}" if known else "nothing was screened yet"
+        raise UsageError(f"no delivery {name}: {there}")
+    return found
+
+
+def _refuse_unfinished(folder: Folder, catalogue: Catalogue, own: Store) -> None:
+    wanted = {row.key for row in run.rows(catalogue.db)} - catalogue.unjudged().keys()
+    left = len(wanted - deliveries.judged_sources(own)) if folder.exists else len(wanted)
+    if left or not folder.exists:
+        raise UsageError(
+            f"{folder.name} was not judged whole ({left} series are left): "
+            "run the same `diptych screen` again first"
+        )
+
+
+def _join(main: Store, own: Store, found: Delivery, fingerprint: str) -> Accepted:
+    with own.read() as theirs:
+        their_fingerprint = archive.known_fingerprint(theirs, fingerprint) or 0
+        rows = adopt.series_of(theirs)
+    with main.read() as connection:
+        our_fingerprint = archive.known_fingerprint(connection, fingerprint) or 0
+    series = cases = 0
+    for row in rows:
+        with own.read() as theirs, main.write() as ours:
+            made = adopt.adopt(ours, theirs, row, found.name, our_fingerprint, their_fingerprint)
+            deliveries.join(ours, found, made)
+        series += bool(made)
+        cases += len(made)
+    return Accepted(series, cases, len(rows) - series)

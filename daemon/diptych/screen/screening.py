@@ -1,0 +1,289 @@
+"""One screening from beginning to end: inputs → catalogue → verdicts → a ``Screening``.
+
+The main archive is only read, but for the row of the delivery and one chained event; a daemon may
+run beside it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from time import monotonic
+
+from sqlalchemy import func, select
+
+from diptych import policies, service
+from diptych.active import model_in_use
+from diptych.audit import archive, chain, deliveries, models
+from diptych.audit.deliveries import Standing
+from diptych.audit.schema import case
+from diptych.audit.store import Store
+from diptych.beside import Beside
+from diptych.config import Config
+from diptych.embed.session import Embedder
+from diptych.errors import UsageError
+from diptych.intake.catalogue import Catalogue
+from diptych.intake.limits import Limits
+from diptych.intake.take import Progress as Reading
+from diptych.intake.take import take_in
+from diptych.lookup import Indexes
+from diptych.screen import reading, run
+from diptych.screen.delivery import Folder, Settings
+from diptych.screen.findings import Collection, Kind, Screening
+from diptych.screen.report.given import Pictures
+from diptych.worker import open_index, open_layouts
+
+OWNED = "owned"
+TEST_SET = "test-set"
+STOPPED = "the limits were exceeded, whatever would have followed"
+# How often it is asked whether the limits are exceeded.
+_ASK_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for. against: "owned", "test-set" (all there are), or a delivery's name; None:
+    all that there is. price: of a series where no manifest says one. pass_over: folders inside the
+    inputs that are ours, such as the report's. splits: (input, split)."""
+
+    name: str
+    vendor: str
+    inputs: tuple[str, ...]
+    against: tuple[str, ...] | None = None
+    price: Decimal | None = None
+    pass_over: tuple[Path, ...] = ()
+    splits: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Done:
+    """A screening, and the pictures of its cases while its archives are open."""
+
+    screening: Screening
+    pictures: Pictures
+
+
+@contextmanager
+def screen(
+    config: Config,
+    wanted: Wanted,
+    *,
+    tell_reading: Callable[[Reading], None] = lambda _: None,
+    tell: Callable[[run.Progress], None] = lambda _: None,
+    enough: Callable[[Screening], bool] = lambda _: False,
+    limits: Limits | None = None,
+) -> Iterator[Done]:
+    """Judge what is not judged yet. ``enough`` hears the findings so far, and may end it.
+
+    After Ctrl-C, too, what is known is given, with ``stopped`` saying so. Raises UsageError,
+    ConfigError, ModelError, StoreError.
+    """
+    folder = Folder(config, wanted.name)
+    config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        main = service.open_store(config)
+        stack.callback(main.close)
+        found = deliveries.register(main, wanted.name, wanted.vendor)
+        if found.standing != Standing.CANDIDATE:
+            raise UsageError(
+                f"{wanted.name} was accepted as {found.standing}: screen under another name, or "
+                f"`diptych forget --delivery {wanted.name}` first"
+            )
+        embedder = Embedder(model_in_use(config, main), threads=os.cpu_count() or 1)
+        with main.read() as connection:
+            chosen = policies.in_use(connection)
+        sides = _sides(config, main, wanted, embedder, stack)
+        catalogue = stack.enter_context(
+            take_in(
+                list(wanted.inputs),
+                folder.path,
+                limits,
+                readers=os.cpu_count(),
+                tell=tell_reading,
+                pass_over=(config.data, *wanted.pass_over),
+                splits=dict(wanted.splits),
+            )
+        )
+        policy = chosen.under(embedder.model.d_max)
+        about, _ = folder.begin(
+            Settings(embedder.fingerprint, policy.label, tuple(sides)), wanted.inputs
+        )
+        own = folder.open_store(main)
+        stack.callback(own.close)
+        policies.resolve(own, chosen, embedder.model.d_max)
+        of = reading.Delivery(
+            name=wanted.name,
+            vendor=found.vendor,
+            about=about,
+            catalogue=catalogue,
+            own=_side(Kind.DELIVERY, reading.DELIVERY, 0, own, embedder),
+            sides={name: side for name, (side, _) in sides.items()},
+            policy=policy,
+            model=embedder.model.name,
+            price=wanted.price,
+        )
+        others = [
+            Beside(
+                name,
+                side.store,
+                Indexes(
+                    open_index(where, side.store, embedder, side.fingerprint_id),
+                    open_layouts(where, side.store),
+                ),
+                side.fingerprint_id,
+            )
+            for name, (side, where) in sides.items()
+        ]
+        begun = monotonic()
+        stopped = ""
+        try:
+            tools = run.Tools(embedder, policy, others)
+            asked = _Every(_ASK_SECONDS, lambda: enough(reading.screening(of)))
+            if not run.judge(folder, catalogue, own, tools, tell, asked):
+                stopped = STOPPED
+        except KeyboardInterrupt:
+            stopped = "interrupted"
+        about = replace(about, seconds=about.seconds + monotonic() - begun)
+        folder.write(about)
+        screening = reading.screening(replace(of, about=about, stopped=stopped))
+        _say(main, own, screening)
+        yield Done(screening, reading.pictures(of, embedder.dimension))
+
+
+def past(config: Config, name: str) -> Screening:
+    """A delivery that was screened, as it stands. Raises UsageError, ConfigError."""
+    folder = Folder(config, name)
+    with ExitStack() as stack:
+        main = service.open_store(config)
+        stack.callback(main.close)
+        with main.read() as connection:
+            found = deliveries.find(connection, name)
+            chosen = policies.in_use(connection)
+        if found is None or not folder.exists:
+            raise UsageError(f"no delivery {name} was screened: `diptych deliveries` lists them")
+        about = folder.about()
+        entry = model_in_use(config, main)
+        catalogue = stack.enter_context(Catalogue(folder.path))
+        stores = {name: folder.open_store(main)}
+        for other in about.settings.against:
+            if other == OWNED:
+                stores[other] = main
+            elif Folder(config, other).exists:
+                stores[other] = Folder(config, other).open_store(main)
+        for store in stores.values():
+            stack.callback(store.close)
+        sides = {}
+        for other, store in stores.items():
+            kind = Kind.OWNED if other == OWNED else Kind.TEST_SET
+            with store.read() as connection:
+                fingerprint_id = archive.known_fingerprint(connection, about.settings.fingerprint)
+            sides[other] = reading.Side(Collection(kind, other, 0), store, fingerprint_id or 0)
+        own = sides.pop(name)
+        return reading.screening(
+            reading.Delivery(
+                name=name,
+                vendor=found.vendor,
+                about=about,
+                catalogue=catalogue,
+                own=own,
+                sides=sides,
+                policy=chosen.under(entry.d_max),
+                model=entry.name,
+            )
+        )
+
+
+def _sides(
+    config: Config, main: Store, wanted: Wanted, embedder: Embedder, stack: ExitStack
+) -> dict[str, tuple[reading.Side, Config]]:
+    """What it is compared with, by name, and where that is kept."""
+    with main.read() as connection:
+        known = deliveries.everything(connection)
+    names = _named(wanted, known)
+    found: dict[str, tuple[reading.Side, Config]] = {}
+    for name in names:
+        if name == OWNED:
+            store, where, kind = main, config, Kind.OWNED
+        else:
+            folder = Folder(config, name)
+            where, kind = folder.config, Kind.TEST_SET
+            store = folder.open_store(main)
+            stack.callback(store.close)
+        with store.read() as connection:
+            left = models.coverage(connection, embedder.fingerprint).missing
+            cases = connection.execute(
+                select(func.count()).select_from(case).where(case.c.forgotten_at.is_(None))
+            ).scalar_one()
+        if left:
+            raise UsageError(
+                f"{left} cases of {name} are not embedded by the model in use: "
+                + (
+                    "`diptych model use NAME` embeds them"
+                    if name == OWNED
+                    else f"screen {name} again under another name"
+                )
+            )
+        found[name] = _side(kind, name, cases, store, embedder), where
+    return found
+
+
+def _named(wanted: Wanted, known: Sequence[deliveries.Delivery]) -> list[str]:
+    tests = [one.name for one in known if one.standing == Standing.TEST_SET]
+    if wanted.against is None:
+        return [OWNED, *tests]
+    names: list[str] = []
+    for asked in wanted.against:
+        if asked == TEST_SET and not tests:
+            raise UsageError(
+                "there is no test set: screen one as a delivery, then "
+                "`diptych accept NAME --as test-set`"
+            )
+        if asked == wanted.name or asked not in (OWNED, TEST_SET, *(one.name for one in known)):
+            raise UsageError(
+                f"--against {asked}: owned, test-set, or another delivery that was screened"
+            )
+        names += tests if asked == TEST_SET else [asked]
+    return list(dict.fromkeys(names))
+
+
+def _side(kind: Kind, name: str, cases: int, store: Store, embedder: Embedder) -> reading.Side:
+    fingerprint_id = archive.fingerprint_id(
+        store, embedder.fingerprint, embedder.model.name, embedder.dimension
+    )
+    return reading.Side(Collection(kind, name, cases), store, fingerprint_id)
+
+
+def _say(main: Store, own: Store, screening: Screening) -> None:
+    """One event in the main chain: the head of the delivery's own, which it binds."""
+    with own.read() as connection:
+        seq, head = chain.head(connection)
+    with main.write() as connection:
+        deliveries.say(
+            connection,
+            "screened",
+            screening.delivery,
+            {
+                "series": len(screening.series),
+                "judged": sum(one.judged for one in screening.series),
+                "events": seq,
+                "head": head,
+            },
+        )
+
+
+class _Every:
+    """Asks at most so often; says no in between."""
+
+    def __init__(self, seconds: float, ask: Callable[[], bool]) -> None:
+        self._seconds, self._ask, self._asked_at = seconds, ask, monotonic()
+
+    def __call__(self) -> bool:
+        if monotonic() - self._asked_at < self._seconds:
+            return False
+        answer = self._ask()
+        self._asked_at = monotonic()
+        return answer
