@@ -24,7 +24,8 @@ from diptych.screen.delivery import Folder, Settings
 
 @dataclass(frozen=True)
 class Accepted:
-    """series: that joined; cases: of these; before: series that had joined in an earlier try."""
+    """series: that joined; cases: of these; before: series of which the same files had joined, in
+    an earlier try or as another series of it."""
 
     series: int
     cases: int
@@ -66,9 +67,9 @@ def accept(config: Config, name: str, standing: Standing) -> Accepted:
                     accepted = _join(main, own, found, folder.about().settings)
             finally:
                 own.close()
-        with main.write() as connection:
-            deliveries.accept(connection, found, standing)
-            head = chain.head(connection)
+            with main.write() as connection:
+                deliveries.accept(connection, found, standing)
+                head = chain.head(connection)
         chain.write_head(config.data / "audit-heads.jsonl", *head)
         return accepted
     finally:
@@ -115,8 +116,8 @@ def _found(main: Store, name: str) -> Delivery:
 
 def _refuse_unfinished(folder: Folder, catalogue: Catalogue, own: Store) -> None:
     wanted = {row.key for row in run.rows(catalogue.db)} - catalogue.unjudged().keys()
-    left = len(wanted - deliveries.judged_sources(own)) if folder.exists else len(wanted)
-    if left or not folder.exists:
+    left = len(wanted ^ deliveries.judged_sources(own)) if folder.exists else len(wanted)
+    if left or not folder.exists or not catalogue.whole:
         raise UsageError(
             f"{folder.name} was not judged whole ({left} series are left): "
             "run the same `diptych screen` again first"
@@ -129,6 +130,7 @@ def _join(main: Store, own: Store, found: Delivery, settings: Settings) -> Accep
             select(fingerprint).where(fingerprint.c.fingerprint == settings.fingerprint)
         ).one()
         rows = adopt.series_of(theirs)
+        sources = adopt.sources(theirs, rows, found.name)
     with main.read() as connection:
         owned = connection.execute(select(case.c.id).where(case.c.forgotten_at.is_(None))).first()
         joined = deliveries.cases(connection, found)
@@ -139,8 +141,10 @@ def _join(main: Store, own: Store, found: Delivery, settings: Settings) -> Accep
     our_fingerprint = archive.fingerprint_id(main, model.fingerprint, model.model, model.dimension)
     series = cases = 0
     for row in rows:
+        if row.id not in sources:
+            continue
         with own.read() as theirs, main.write() as ours:
-            made = adopt.adopt(ours, theirs, row, found.name, our_fingerprint, model.id)
+            made = adopt.adopt(ours, theirs, row, sources[row.id], our_fingerprint, model.id)
             deliveries.join(ours, found, made)
         series += bool(made)
         cases += len(made)
