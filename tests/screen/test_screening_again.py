@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from diptych import service
-from diptych.audit import deliveries, verdicts
+from diptych import config, service
+from diptych.audit import deliveries, duplicates, verdicts, verify
 from diptych.audit.deliveries import Standing
 from diptych.config import Config
 from diptych.errors import ConfigError, UsageError
@@ -229,4 +230,35 @@ def test_a_full_disk_is_said_in_words(
     store = service.open_store(chosen)
     with store.read() as connection:
         assert verdicts.newest(connection) == 0
+    store.close()
+
+
+def test_what_was_accepted_is_no_new_series_of_the_duplicate_rate(
+    chosen: Config, tmp_path: Path
+) -> None:
+    write(tmp_path / "in" / "a", scan(1))
+    screened(chosen, "spring", tmp_path / "in")
+    accepting.accept(chosen, "spring", Standing.OWNED)
+    store = service.open_store(chosen)
+    with store.read() as connection:
+        assert duplicates.since(connection, 0) == []
+    store.close()
+
+
+@pytest.mark.both
+def test_a_delivery_is_accepted_and_forgotten_on_either_database(
+    database: str, new_database: Callable[[], str], tmp_path: Path
+) -> None:
+    url = new_database()
+    chosen = config.load(None, {"data": str(tmp_path / "data"), "database": {"url": url}})
+    write(tmp_path / "in" / "a", scan(1))
+    write(tmp_path / "late" / "x", copy_of(scan(1), 5))
+    screened(chosen, "spring", tmp_path / "in")
+    accepting.accept(chosen, "spring", Standing.OWNED)
+    (one,) = screened(chosen, "late", tmp_path / "late").series
+    assert said(one)["owned"][0] == "exact", database
+    assert accepting.forget_delivery(chosen, "spring").cases == 1
+    store = service.open_store(chosen)
+    with store.read() as connection:
+        assert verify.verify(connection, chosen.data / "audit-heads.jsonl").problems == ()
     store.close()
