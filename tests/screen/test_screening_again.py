@@ -15,6 +15,7 @@ from diptych import config, service
 from diptych.audit import deliveries, duplicates, verdicts, verify
 from diptych.audit.deliveries import Standing
 from diptych.config import Config
+from diptych.embed.manifest import ModelEntry
 from diptych.errors import ConfigError, UsageError
 from diptych.intake.catalogue import Catalogue
 from diptych.screen import accepting, screening
@@ -262,3 +263,55 @@ def test_a_delivery_is_accepted_and_forgotten_on_either_database(
     with store.read() as connection:
         assert verify.verify(connection, chosen.data / "audit-heads.jsonl").problems == ()
     store.close()
+
+
+def test_what_another_model_judged_does_not_join_unseen_by_the_one_in_use(
+    chosen: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "in" / "a", scan(1))
+    screened(chosen, "spring", tmp_path / "in")
+    monkeypatch.setattr(ModelEntry, "fingerprint", property(lambda _: "f" * 64))
+    for standing in (Standing.OWNED, Standing.TEST_SET):
+        with pytest.raises(UsageError, match="another model"):
+            accepting.accept(chosen, "spring", standing)
+
+
+def test_a_second_try_to_forget_knows_that_something_had_joined(
+    chosen: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its vectors are then to be taken out of the index's snapshot."""
+    write(tmp_path / "in" / "a", scan(1))
+    screened(chosen, "spring", tmp_path / "in")
+    accepting.accept(chosen, "spring", Standing.OWNED)
+
+    def cut_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deliveries, "remove", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            accepting.forget_delivery(chosen, "spring")
+    gone = accepting.forget_delivery(chosen, "spring")
+    assert (gone.cases, gone.joined) == (0, True)
+    screened(chosen, "spring", tmp_path / "in")
+    assert not accepting.forget_delivery(chosen, "spring").joined
+
+
+def test_who_runs_it_again_hears_what_joined_since_and_is_not_compared(
+    chosen: Config, tmp_path: Path
+) -> None:
+    write(tmp_path / "in" / "a", scan(1))
+    write(tmp_path / "late" / "x", copy_of(scan(1), 5))
+    screened(chosen, "late", tmp_path / "late")
+    screened(chosen, "spring", tmp_path / "in")
+    accepting.accept(chosen, "spring", Standing.OWNED)
+    heard: list[str] = []
+    wanted = Wanted("late", "", (str(tmp_path / "late"),))
+    with screen(chosen, wanted, warn=heard.append):
+        (words,) = heard
+    assert words.startswith("1 case of owned joined it since")
+    accepting.forget_delivery(chosen, "late")
+    heard.clear()
+    with screen(chosen, wanted, warn=heard.append) as done:
+        assert said(done.screening.series[0])["owned"][0] == "exact"
+    assert heard == []
