@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 
 from diptych import service
+from diptych.active import model_in_use
 from diptych.audit import adopt, archive, chain, deliveries, forget
 from diptych.audit.deliveries import Delivery, Standing
 from diptych.audit.schema import case, fingerprint
@@ -34,9 +35,11 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Gone:
-    """What was forgotten. cases: of the main archive."""
+    """What was forgotten. cases: of the main archive; joined: whether some had joined it, that an
+    earlier try forgot, perhaps."""
 
     cases: int
+    joined: bool
 
 
 def everything(config: Config) -> list[Delivery]:
@@ -62,9 +65,15 @@ def accept(config: Config, name: str, standing: Standing) -> Accepted:
             own = folder.open_store(main)
             try:
                 _refuse_unfinished(folder, catalogue, own)
+                settings = folder.about().settings
+                if settings.fingerprint != model_in_use(config, main).fingerprint:
+                    raise UsageError(
+                        f"{name} was screened by another model than the one in use, which would "
+                        "find nothing of it: run the same `diptych screen` again first"
+                    )
                 accepted = Accepted(0, 0, 0)
                 if standing == Standing.OWNED:
-                    accepted = _join(main, own, found, folder.about().settings)
+                    accepted = _join(main, own, found, settings)
             finally:
                 own.close()
             with main.write() as connection:
@@ -86,10 +95,11 @@ def forget_delivery(config: Config, name: str, promised_too: bool = False) -> Go
     try:
         found = _found(main, name)
         with main.read() as connection:
-            joined = archive.present(connection, deliveries.cases(connection, found))
+            cases = deliveries.cases(connection, found)
+            present = archive.present(connection, cases)
         spool = Spool(config.spool_folder, config.source_names())
         gone: set[int] = set()
-        for case_id in sorted(joined):
+        for case_id in sorted(present):
             if case_id not in gone:
                 forgotten = forget.forget(main, case_id, promised_too)
                 gone |= set(forgotten.cases)
@@ -99,7 +109,7 @@ def forget_delivery(config: Config, name: str, promised_too: bool = False) -> Go
             with Catalogue(folder.path):
                 folder.remove()
         deliveries.remove(main, found, {"cases": len(gone)})
-        return Gone(len(gone))
+        return Gone(len(gone), bool(cases))
     finally:
         main.close()
 

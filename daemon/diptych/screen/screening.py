@@ -144,8 +144,9 @@ def screen(
             )
         for name, store, known in zip(sides, stores, about.newest, strict=True):
             if joined := _joined(store, known):
+                cases = "1 case" if joined == 1 else f"{joined:,} cases"
                 warn(
-                    f"{joined:,} cases of {name} joined it since {wanted.name} was first judged; "
+                    f"{cases} of {name} joined it since {wanted.name} was first judged; "
                     "what was judged before is not compared with them: "
                     f"`diptych forget --delivery {wanted.name}` and this again would"
                 )
