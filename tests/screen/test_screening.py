@@ -263,4 +263,5 @@ def test_series_that_lie_in_one_archive_are_taken_out_of_it_together(
     # What does not fit at once comes in turns.
     monkeypatch.setattr(run, "_LAID_BYTES", 3 * found.series[0].bytes - 1)
     assert screened(chosen, "turns", packed).series == found.series
-    assert taken[1:] == [32, 32, 32]
+    assert sum(taken[1:]) == 6 * 16
+    assert len(taken[1:]) == 3
