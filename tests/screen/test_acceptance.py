@@ -41,6 +41,7 @@ def test_what_went_in_is_what_is_accounted_for(planted: Delivery, found: Screeni
     counted = {f"{o.status}: {o.reason}" if o.reason else o.status: o.count for o in found.outcomes}
     assert counted == dict(planted.outcomes)
     assert found.files == planted.files
+    assert found.entries == sum(planted.outcomes.values())
     assert len(found.absent) == planted.absent
     assert found.complete
 

@@ -189,8 +189,18 @@ def _screen(chosen: Config, asked: _Asked) -> int:
         kept = keep(found, grouped)
         key = seal.signing_key(chosen.data)
         for folder in folders:
-            copy = folder == asked.vendor_copy
-            write(found, decision, grouped, kept, done.pictures, folder, key, copy, changed)
+            write(
+                found,
+                decision,
+                grouped,
+                kept,
+                done.pictures,
+                folder,
+                key,
+                folder == asked.vendor_copy,
+                changed,
+                left_out,
+            )
     typer.echo(decision.sentence)
     if left_out:
         copies = "1 copy was" if len(left_out) == 1 else f"{len(left_out):,} copies were"
