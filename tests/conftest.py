@@ -27,6 +27,21 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "both: run on PostgreSQL too (``own``, ``make_daemon``)")
 
 
+# Each runs a minute or more on its own; begun last, one would keep a core idle until it ends.
+_LONGEST = (
+    *("service/test_crash.py", "demo/test_demo_command.py", "registry/test_registry_official.py"),
+    *("models/test_models_torch.py", "evaluate/test_command.py", "evaluate/test_stand_ins.py"),
+    *("receive/test_receive_storage_faults.py", "registry/test_registry_switch.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, all else in the order of the folders."""
+    here = Path(__file__).parent
+    longest = [here / name for name in _LONGEST]
+    items.sort(key=lambda item: longest.index(item.path) if item.path in longest else len(longest))
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """On which databases a test runs: those of tests/audit on both, others where they say so."""
     marked = metafunc.definition.get_closest_marker

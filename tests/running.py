@@ -22,6 +22,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE
 
+from forked import Popen
 from support import missing
 
 START_SECONDS = 60.0
@@ -47,7 +48,7 @@ class Daemon:
         self.data.mkdir(parents=True, exist_ok=True)
         (self.data / "ports.json").unlink(missing_ok=True)
         log = (self.data / "log.txt").open("ab")
-        self.process = subprocess.Popen(
+        self.process = Popen(
             [*under, sys.executable, "-m", "diptych", "serve", "--data", self.data, *_ANY_PORTS],
             env={**os.environ, **self.environment, **environment},
             stdout=log,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+import forked
 from alerts.rules import RUNBOOKS, exported, files, rules
 from diptych.config import Config
 from diptych.errors import Reason
@@ -117,7 +117,7 @@ def test_log_events_that_are_named_exist(book: Path) -> None:
 
 @cache
 def _help(*path: str) -> str:
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-m", "diptych", *path, "--help"],
         capture_output=True,
         text=True,

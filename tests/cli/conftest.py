@@ -11,6 +11,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage, EncapsulatedPDFStorage
 
+import forked
 from cli.command_line import (
     COMMAND_SECONDS,
     Archive,
@@ -29,7 +30,7 @@ def diptych(tmp_path_factory: pytest.TempPathFactory) -> Diptych:
     nowhere = tmp_path_factory.mktemp("nowhere")
 
     def run(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
+        done = forked.run(
             command(*arguments),
             env=environment(**more),
             cwd=nowhere,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import forked
 from cli.command_line import Archive, Diptych, command, environment
 from running import Daemon
 
@@ -87,7 +88,7 @@ def test_a_ready_daemon_stops_within_10_s_with_status_0(
 
 
 def test_a_daemon_that_is_still_starting_stops_as_well(tmp_path: Path) -> None:
-    process = subprocess.Popen(
+    process = forked.Popen(
         command("serve", "--data", tmp_path / "data", "--dicom-port", 0, "--http-port", 0),
         env=environment(),
         stderr=subprocess.PIPE,

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import forked
 from cli.command_line import Archive, Diptych, command, environment
 
 # The contract of the JSON array, in this order.
@@ -167,7 +168,7 @@ def test_a_reader_that_goes_away_sees_no_traceback(
 
 def test_nobody_reading_at_all_ends_it_silently(deposited: Archive) -> None:
     for how in ("json", "csv", "table"):
-        child = subprocess.Popen(
+        child = forked.Popen(
             command("verdicts", "--data", deposited.data, "--format", how),
             env=environment(),
             stdout=subprocess.PIPE,
@@ -183,7 +184,7 @@ def test_nobody_reading_at_all_ends_it_silently(deposited: Archive) -> None:
 
 def test_a_full_disk_under_the_output_is_said_in_words(deposited: Archive) -> None:
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
+        done = forked.run(
             command("verdicts", "--data", deposited.data, "--format", "json"),
             env=environment(),
             stdout=full,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from pydicom._uid_dict import UID_dictionary
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 from pynetdicom import AE, build_context
 
+import forked
 from cli.command_line import command, environment
 from diptych.audit.commitments import FailureReason
 from diptych.receive.listener import STATUSES
@@ -72,7 +72,7 @@ def test_it_names_every_status_reason_timeout_and_source(tmp_path: Path) -> None
 
 
 def _statement(*arguments: object, **more: str) -> str:
-    done = subprocess.run(
+    done = forked.run(
         command("conformance", *arguments),
         env=environment(**more),
         capture_output=True,

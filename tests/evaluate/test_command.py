@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+import forked
 from diptych.cli import app
 from diptych.errors import UsageError
 from diptych.evaluate import paper
@@ -31,7 +32,7 @@ def command(*arguments: object) -> list[str]:
 
 def spawn(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own; never a traceback, whatever happens."""
-    done = subprocess.run(
+    done = forked.run(
         command(*arguments),
         cwd=cwd,
         capture_output=True,

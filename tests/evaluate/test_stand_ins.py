@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+import forked
 from diptych.cli import app
 from diptych.demo import phantoms
 from diptych.embed.manifest import load_model
@@ -199,7 +200,7 @@ def test_a_run_that_was_killed_makes_only_what_is_missing_and_all_of_it_alike(
 ) -> None:
     out = tmp_path / "out"
     arguments = command(folders, "--out", out, "--stand-ins", 45, "--resume")
-    process = subprocess.Popen(
+    process = forked.Popen(
         [sys.executable, "-m", "diptych", *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 
+import forked
 from cli.command_line import command, environment
 from diptych.config import load
 from diptych.errors import ConfigError
@@ -327,7 +328,7 @@ def _forget(
 
 
 def _diptych(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return forked.run(
         command(*arguments), env=environment(), capture_output=True, text=True, check=False
     )
 

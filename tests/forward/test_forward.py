@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from copy import deepcopy
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
+import forked
 from forward.archives import archive, data_set_bytes, free_port, route, storescp
 from receive.peers import Peer, encoded
 from running import Daemon, instance, send, series
@@ -200,7 +200,7 @@ def test_a_data_set_that_begins_like_file_meta_is_sent_as_it_is(
 
 
 def _forward(daemon: Daemon, *arguments: str) -> str:
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-m", "diptych", "forward", *arguments, "--data", daemon.data],
         capture_output=True,
         text=True,

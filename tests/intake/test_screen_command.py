@@ -7,13 +7,14 @@ import signal
 import subprocess
 import time
 
+import forked
 from cli.command_line import command, environment
 from dicom_factory import dicom_slice, save_series
 from intake.deliveries import zipped
 
 
 def screen(*arguments, cwd):
-    return subprocess.run(
+    return forked.run(
         command("screen", *arguments), cwd=cwd, env=environment(), capture_output=True, text=True,
         timeout=120, check=False,
     )  # fmt: skip
@@ -62,7 +63,7 @@ def test_an_interrupted_run_ends_with_130_and_its_readers_with_it(tmp_path):
     contents = {str(n): p.read_bytes() for n, p in enumerate((tmp_path / "d").iterdir())}
     for number in range(30):
         (tmp_path / "d" / f"{number}.zip").write_bytes(zipped(contents))
-    process = subprocess.Popen(
+    process = forked.Popen(
         command("screen", "d", "--estimate"), cwd=tmp_path, env=environment(),
         stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import forked
 from diptych.audit import daemons, migrate, schema, work
 from diptych.audit.store import Store
 from diptych.errors import ConfigError, StoreError
@@ -36,7 +37,7 @@ def bare(postgresql: Server) -> Iterator[str]:
 
 
 def diptych(*arguments: object, data: Path, url: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return forked.run(
         [sys.executable, "-m", "diptych", *map(str, arguments), "--data", data],
         env={**__import__("os").environ, "DIPTYCH_DATABASE__URL": url},
         capture_output=True,

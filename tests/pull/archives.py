@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
+import forked
 from cli.command_line import command, environment
 from running import Daemon, program, series
 
@@ -66,7 +67,7 @@ def pull(
     daemon: Daemon, port: int, *arguments: object, **more: str
 ) -> subprocess.CompletedProcess[str]:
     asked = ("pull", f"ARCHIVE@127.0.0.1:{port}", "--data", daemon.data, *arguments)
-    return subprocess.run(
+    return forked.run(
         command(*asked),
         env=environment(**more),
         capture_output=True,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import forked
 from cli.command_line import command, environment
 from diptych.pull.run import Pace
 from forward.archives import free_port
@@ -63,7 +64,7 @@ def test_interrupted_at_its_limited_rate_it_goes_on_where_it_was(
     with dcmqrscp(tmp_path / "qr", port, daemon.port):
         assert set(send(port, [d for one in wanted for d in one], called="ARCHIVE")) == {0x0000}
         asked = ("pull", f"ARCHIVE@127.0.0.1:{port}", "--since", "2020-01-10", "--rate", "0.2")
-        slow = subprocess.Popen(
+        slow = forked.Popen(
             command(*asked, "--data", daemon.data),
             env=environment(),
             stderr=subprocess.PIPE,
@@ -116,7 +117,7 @@ def test_an_archive_that_cannot_be_reached_or_does_not_know_us_is_said_in_words(
 def test_what_cannot_be_asked_is_a_usage_error(
     tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
-    done = subprocess.run(
+    done = forked.run(
         command("pull", *arguments, "--data", tmp_path),
         env=environment(),
         capture_output=True,

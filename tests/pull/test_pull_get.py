@@ -11,6 +11,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
+import forked
 from authorities import Authority
 from cli.command_line import command, environment
 from diptych.config import load
@@ -104,7 +105,7 @@ def test_what_the_daemon_does_not_take_now_is_fetched_again_when_it_does(
     with dcmqrscp(tmp_path / "qr", port, free_port()):
         assert set(send(port, wanted, called="ARCHIVE")) == {0x0000}
         asked = ("pull", f"ARCHIVE@127.0.0.1:{port}", *DAY, "--get", "--data", daemon.data)
-        pulling = subprocess.Popen(
+        pulling = forked.Popen(
             command(*asked), env=environment(), stdout=subprocess.PIPE, text=True
         )
         assert daemon.died(60), daemon.log()
@@ -196,7 +197,7 @@ def test_an_archive_that_does_not_name_classes_may_send_the_usual_ones() -> None
 def test_options_that_do_not_fit_are_a_usage_error(
     tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
-    done = subprocess.run(
+    done = forked.run(
         command("pull", "A@h:104", *DAY, *arguments, "--data", tmp_path),
         env=environment(),
         capture_output=True,

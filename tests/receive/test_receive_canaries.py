@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 
@@ -12,6 +11,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
+import forked
 from receive.peers import Peer, encoded
 from running import Daemon, instance
 
@@ -75,7 +75,7 @@ def test_canaries_in_every_text_attribute_appear_nowhere(
         ("config", "show"),
     ):
         command = [sys.executable, "-m", "diptych", *arguments, "--data", str(plain.data)]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+        done = forked.run(command, check=False, capture_output=True, text=True, timeout=120)
         assert "Traceback" not in done.stderr
         said += done.stdout + done.stderr
     said += "".join(peer.comments)

@@ -8,7 +8,6 @@ import json
 import re
 import socket
 import struct
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydicom._dicom_dict import DicomDictionary
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
+import forked
 from receive.peers import Peer, associate_request, encoded
 from receive.sockets import type_of_answer
 from running import Daemon, instance
@@ -102,7 +102,7 @@ def test_hostile_texts_stay_texts_in_files_log_metrics_and_commands(
         "doctor",
     ):
         words = [sys.executable, "-m", "diptych", *command.split(), "--data", str(daemon.data)]
-        done = subprocess.run(words, check=False, capture_output=True, timeout=120)
+        done = forked.run(words, check=False, capture_output=True, timeout=120)
         text = (done.stdout + done.stderr).decode()
         assert done.returncode == 0, text
         assert "Traceback" not in text

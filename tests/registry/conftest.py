@@ -14,6 +14,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
+import forked
 from cli.command_line import COMMAND_SECONDS, command, environment
 from diptych.config import Config
 from diptych.demo.phantoms import Kind, Recipe, generate
@@ -66,7 +67,7 @@ def diptych(data: Path, tmp_path: Path) -> Run:
     """A command on the data folder; the user never sees a traceback."""
 
     def run(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
+        done = forked.run(
             [*command(*arguments), "--data", str(data)],
             env=environment(**more),
             cwd=tmp_path,

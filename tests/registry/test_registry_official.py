@@ -120,6 +120,8 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """A calibration that takes seconds."""
     monkeypatch.setattr(calibrate, "BODIES", 2)
     monkeypatch.setattr(calibrate, "SLICES", 2)
+    small = dict.fromkeys(calibrate.PHANTOMS, (8, 64, 64))
+    monkeypatch.setattr(calibrate, "PHANTOMS", small)
 
 
 def quiet(what: str, done: int, total: int | None) -> None:

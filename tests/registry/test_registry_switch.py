@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forked
 from cli.command_line import command, environment
 from registry.conftest import (
     BUNDLED,
@@ -50,7 +51,7 @@ def test_the_archive_is_switched_under_a_running_daemon_and_back_again(
     assert not rows["tiny"]["in_use"]
 
     # What arrives while the archive is being embedded is neither lost nor judged twice.
-    using = subprocess.Popen(
+    using = forked.Popen(
         [*command("model", "use", "tiny"), "--data", str(data)],
         env=environment(),
         stdout=subprocess.PIPE,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import forked
 from cli.command_line import command, environment
 from diptych.intake.catalogue import Catalogue
 from diptych.intake.materialise import materialise
@@ -117,7 +117,7 @@ def test_the_truth_of_a_series_follows_from_what_was_judged_before(delivery: Del
 
 def test_the_estimate_counts_what_was_planted(delivery: Delivery, tmp_path: Path) -> None:
     asked = command("screen", delivery.folder, delivery.manifest, "--estimate", "--json", "e.json")
-    done = subprocess.run(asked, cwd=tmp_path, env=environment(), capture_output=True, check=False)
+    done = forked.run(asked, cwd=tmp_path, env=environment(), capture_output=True, check=False)
     assert done.returncode == 3, done.stderr  # some inputs are damaged
     found = json.loads((tmp_path / "e.json").read_text())
     assert found["series"] == len(delivery.series)

@@ -19,6 +19,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
+import forked
 from diptych import backup
 from diptych.audit import receipts
 from diptych.audit.store import Store
@@ -65,7 +66,7 @@ def _arrival(spool: Spool) -> Arrival:
 
 def diptych(*words: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "diptych", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return forked.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import forked
 from running import Daemon, send, series
 
 MakeDaemon = Callable[..., Daemon]
@@ -135,7 +136,7 @@ def test_a_terminal_that_goes_away_ends_what_runs_in_it(tmp_path: Path) -> None:
 
 def test_log_id_needs_an_archive(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "diptych", "log-id", "1.2.3", "--data", tmp_path / "none"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = forked.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 4
     assert "holds no archive" in done.stderr
 
@@ -166,5 +167,5 @@ def _child(daemon: Daemon, name: str) -> int:
 
 def _log_id(daemon: Daemon, *uids: str) -> list[str]:
     command = [sys.executable, "-m", "diptych", "log-id", *uids, "--data", daemon.data]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = forked.run(command, capture_output=True, text=True, check=True, timeout=60)
     return done.stdout.split()

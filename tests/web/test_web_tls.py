@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import forked
 from authorities import Authority
 from cli.command_line import command, environment
 from running import Daemon
@@ -58,7 +58,7 @@ def test_the_pages_are_read_with_a_certificate_and_a_token(
 
 
 def test_doctor_asks_over_tls(mutual: Daemon) -> None:
-    done = subprocess.run(
+    done = forked.run(
         command("doctor", "--data", mutual.data),
         env=environment(**mutual.environment),
         capture_output=True,
