@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -266,3 +267,35 @@ def test_series_that_lie_in_one_archive_are_taken_out_of_it_together(
     assert screened(chosen, "turns", packed).series == found.series
     assert sum(taken[1:]) == 6 * 16
     assert len(taken[1:]) == 3
+
+
+def test_copies_inside_a_delivery_are_copies_of_each_other_when_it_is_owned(
+    chosen: Config, delivered: Path
+) -> None:
+    screened(chosen, "spring", delivered)
+    accepting.accept(chosen, "spring", Standing.OWNED)
+    store = service.open_store(chosen)
+    with store.read() as connection:
+        rows = verdicts.current(connection)
+        original = rows[0].case_id
+        # c is a and again: the same files under the same UIDs join once.
+        assert [(row.relation, row.matched_case_id) for row in rows] == [
+            ("unique", None),
+            ("exact", original),
+            ("near-duplicate", original),
+            ("unique", None),
+            ("unique", None),
+        ]
+        assert verify.verify(connection, chosen.data / "audit-heads.jsonl").problems == ()
+    store.close()
+    done = subprocess.run(
+        [sys.executable, "-m", "diptych", "reverdict", "--since", "1d", "--dry-run", "--json"],
+        env={**os.environ, "DIPTYCH_DATA": str(chosen.data)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    # Their evidence speaks of the cases by the numbers that they have here.
+    again = json.loads(done.stdout)
+    assert (again["judged"], again["changed"]) == (5, [])

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, insert, select
 
 from diptych.audit import archive, verdicts
 from diptych.audit.schema import (
@@ -38,6 +39,10 @@ UNIQUE = "unique"
 # Characters of a source.
 _SOURCE = 32
 NO_RELATION = ("not-screenable", "not-an-image")
+Numbers = Callable[[int], int | None]
+Renumbered = Callable[[Mapping[str, Any], Numbers], Mapping[str, Any]]
+COPIES = ("exact", "near-duplicate", "partial")
+CROSS_SOURCE = "cross_source"
 
 
 def series_of(theirs: Connection) -> Sequence[Row[Any]]:
@@ -81,19 +86,16 @@ def adopt(
     ours: Connection,
     theirs: Connection,
     one: Row[Any],
-    source: str,
+    sources: Mapping[int, str],
     our_fingerprint: int,
     their_fingerprint: int,
+    renumbered: Renumbered,
 ) -> list[int]:
     """Write the series ``one`` of their archive into ours; returns its cases, none when it is here
-    already (a series of the same ``source`` and UIDs)."""
-    uids = _uids(one)
-    key = series.c.source == source
-    for column, value in zip(
-        (series.c.study_instance_uid, series.c.series_instance_uid), uids, strict=True
-    ):
-        key &= column == value
-    if ours.execute(select(series.c.id).where(key)).first() is not None:
+    already (a series of the same source and UIDs). sources: as :func:`sources` gives them.
+    renumbered: evidence with cases by other numbers."""
+    uids, source = _uids(one), sources[one.id]
+    if ours.execute(select(series.c.id).where(_named(source, uids))).first() is not None:
         return []
     series_id, revision_id = _series(ours, theirs, one, source)
     work = Work(
@@ -110,12 +112,61 @@ def adopt(
     )
     adopted = []
     for row in _verdicts(theirs, one.id):
-        item = _case(ours, theirs, row, their_fingerprint)
+        item = _case(_Pair(ours, theirs, sources, renumbered), row, their_fingerprint)
         judged = Judged(work, [item], (), row.seconds, {})
         (_, case_id), *_ = verdicts.record_case(ours, judged, item, our_fingerprint)
         if case_id is not None:
             adopted.append(case_id)
     return adopted
+
+
+def _named(source: str, uids: tuple[str, str]) -> ColumnElement[bool]:
+    return and_(
+        series.c.source == source,
+        series.c.study_instance_uid == uids[0],
+        series.c.series_instance_uid == uids[1],
+    )
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Both archives. sources: of their series in ours."""
+
+    ours: Connection
+    theirs: Connection
+    sources: Mapping[int, str]
+    renumbered: Renumbered
+
+    def number(self, their_case: int) -> int | None:
+        """What their case is called in ours, where it has joined."""
+        found = self.theirs.execute(
+            select(case.c.signature, series)
+            .join(series, series.c.id == case.c.series_id)
+            .where(case.c.id == their_case)
+        ).one_or_none()
+        if found is None or found.id not in self.sources:
+            return None
+        return self.ours.execute(
+            select(case.c.id)
+            .join(series, series.c.id == case.c.series_id)
+            .where(_named(self.sources[found.id], _uids(found)))
+            .where(case.c.signature == found.signature)
+        ).scalar_one_or_none()
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What a case is to what is owned, by now."""
+
+    relation: str
+    matched: archive.Owner | None = None
+    c1: float | None = None
+    c3: float | None = None
+    flags: tuple[str, ...] = ()
+    search: str | None = None
+    detail: str | None = None
+    watermark: int | None = None
+    evidence: Mapping[str, Any] | None = None
 
 
 def _series(ours: Connection, theirs: Connection, one: Row[Any], source: str) -> tuple[int, int]:
@@ -178,47 +229,77 @@ def _verdicts(theirs: Connection, series_id: int) -> Sequence[Row[Any]]:
     ).all()
 
 
-def _case(
-    ours: Connection, theirs: Connection, row: Row[Any], their_fingerprint: int
-) -> CaseVerdict:
-    """What it is to what is owned becomes its verdict; of a match that was forgotten since, nothing
-    is left to say."""
-    said = json.loads(zlib.decompress(row.data)) if row.data else {}
-    owned = said.get("beside", {}).get(OWNED)
-    relation, matched = row.relation, None
-    if owned is not None:
-        relation, of = owned["relation"], owned["matched_case"]
-        if relation != UNIQUE and of is not None and archive.present(ours, [of]):
-            matched = archive.owner_of_case(ours, of)
-        relation = UNIQUE if matched is None else relation
-    elif relation not in NO_RELATION:
-        relation = UNIQUE  # it was not compared with what is owned
+def _case(pair: _Pair, row: Row[Any], their_fingerprint: int) -> CaseVerdict:
+    """Its verdict there becomes one here."""
+    theirs = pair.theirs
+    said = _said(pair, row)
     return CaseVerdict(
         signature=row.signature,
         principal=row.principal,
-        relation=relation,
+        relation=said.relation,
         modality=row.modality,
         body_part=row.body_part,
         slices=row.slices,
         informative_slices=row.informative_slices,
-        c1=owned["c1"] if owned else None,
-        c3=owned["c3"] if owned else None,
+        c1=said.c1,
+        c3=said.c3,
         count_mode=row.count_mode,
         threshold=row.threshold,
-        flags=tuple(owned["flags"]) if owned else tuple(json.loads(row.flags)),
-        matched=matched,
-        search=owned["search"] if owned else None,
+        flags=said.flags,
+        matched=said.matched,
+        search=said.search,
         reason=row.reason,
-        detail=owned["detail"] if owned else row.detail,
+        detail=said.detail,
         model=row.model,
         fingerprint=row.fingerprint,
         policy=row.policy,
-        watermark=owned["watermark"] if owned else None,
+        watermark=said.watermark,
         digests=_digests(theirs, row),
         proxy=_proxy(theirs, row.digest_id),
         layout=_layout(theirs, row.digest_id),
         nodes=_nodes(theirs, row.case_id, their_fingerprint),
-        evidence=owned["evidence"] if owned else None,
+        evidence=said.evidence,
+    )
+
+
+def _said(pair: _Pair, row: Row[Any]) -> _Said:
+    """Of what was owned before, or else of what joined with it; of a match that was forgotten since
+    nothing is left to say."""
+    flags = tuple(flag for flag in json.loads(row.flags) if flag != CROSS_SOURCE)
+    if row.relation in NO_RELATION:
+        return _Said(row.relation, flags=flags, detail=row.detail)
+    inside = json.loads(zlib.decompress(row.data)) if row.data else {}
+    owned = inside.pop("beside", {}).get(OWNED)
+    found = _Said(UNIQUE, flags=flags)
+    if owned is not None:
+        of = owned["matched_case"]
+        present = of is not None and bool(archive.present(pair.ours, [of]))
+        found = _Said(
+            owned["relation"] if present else UNIQUE,
+            archive.owner_of_case(pair.ours, of) if present else None,
+            owned["c1"],
+            owned["c3"],
+            tuple(owned["flags"]),
+            owned["search"],
+            owned["detail"],
+            owned["watermark"],
+            owned["evidence"],
+        )
+    if found.relation in COPIES or row.relation not in COPIES or row.matched_case_id is None:
+        return found
+    ours = pair.number(row.matched_case_id)
+    if ours is None:
+        return found
+    return replace(
+        found,
+        relation=row.relation,
+        matched=archive.owner_of_case(pair.ours, ours),
+        c1=row.c1,
+        c3=row.c3,
+        flags=flags,
+        search=row.search,
+        detail=row.detail,
+        evidence=pair.renumbered(inside, pair.number),
     )
 
 

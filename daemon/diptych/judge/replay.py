@@ -13,7 +13,7 @@ policy it has the same judgement. ``version`` says how a row was written:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -74,6 +74,37 @@ def rebuilt(said: Mapping[str, Any], policy: Policy) -> Evidence:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UnreadableEvidence(f"evidence of version {version} is damaged: {error}") from error
+
+
+def renumbered(said: Mapping[str, Any], number: Callable[[int], int | None]) -> dict[str, Any]:
+    """What :func:`written` gave, with cases by the numbers of another archive; what that does not
+    hold was no hit."""
+    called: dict[int | None, int | None] = {}
+
+    def of(case: int | None) -> int | None:
+        if case not in called:
+            called[case] = None if case is None else number(case)
+        return called[case]
+
+    cases = [of(case) for case in said["cases"]]
+    groups = [(of(case), of(other)) for case, other in said["groups"]]
+    return {
+        **said,
+        "cases": cases,
+        "distances": [
+            None if case is None else distance
+            for case, distance in zip(cases, said["distances"], strict=True)
+        ],
+        "layouts": [[of(case), far] for case, far in said["layouts"] if of(case) is not None],
+        "groups": sorted(pair for pair in groups if None not in pair),
+        "digest_match": of(said["digest_match"]),
+        "same_study": sorted(c for case in said["same_study"] if (c := of(case)) is not None),
+        "checks": [
+            {**check, "case": of(check["case"])}
+            for check in said["checks"]
+            if of(check["case"]) is not None
+        ],
+    }
 
 
 def _check(said: Mapping[str, Any], version: int) -> Check:

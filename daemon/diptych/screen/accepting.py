@@ -18,6 +18,7 @@ from diptych.audit.store import Store
 from diptych.config import Config
 from diptych.errors import UsageError
 from diptych.intake.catalogue import Catalogue
+from diptych.judge import replay
 from diptych.receive.spool import Spool
 from diptych.screen import run
 from diptych.screen.delivery import Folder, Settings
@@ -154,7 +155,9 @@ def _join(main: Store, own: Store, found: Delivery, settings: Settings) -> Accep
         if row.id not in sources:
             continue
         with own.read() as theirs, main.write() as ours:
-            made = adopt.adopt(ours, theirs, row, sources[row.id], our_fingerprint, model.id)
+            made = adopt.adopt(
+                ours, theirs, row, sources, our_fingerprint, model.id, replay.renumbered
+            )
             deliveries.join(ours, found, made)
         series += bool(made)
         cases += len(made)
