@@ -393,6 +393,33 @@ class Database(Section):
     """Where the audit table lives; empty: SQLite in the data folder."""
 
     url: str = Field("", repr=False)
+    password_file: OptionalPath = None
+
+    def with_password(self) -> str:
+        """The URL with what the file holds now. Raises ConfigError when that cannot be read."""
+        if self.password_file is None:
+            return self.url
+        from sqlalchemy import make_url
+
+        try:
+            found = self.password_file.read_text("utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"database.password_file {self.password_file}: {error}") from error
+        if not found:
+            raise ConfigError(f"database.password_file {self.password_file} is empty")
+        return make_url(self.url).set(password=found).render_as_string(hide_password=False)
+
+    @model_validator(mode="after")
+    def _one_password(self) -> Self:
+        if self.password_file is None:
+            return self
+        if not self.url.startswith("postgresql"):
+            raise ValueError("password_file needs the url of a PostgreSQL database")
+        from sqlalchemy import make_url
+
+        if make_url(self.url).password is not None:
+            raise ValueError("the url holds a password, and password_file names another")
+        return self
 
     @field_validator("url")
     @classmethod
@@ -561,7 +588,7 @@ class Config(BaseSettings):
     @property
     def database_url(self) -> str:
         """The SQLAlchemy URL of the audit database."""
-        return self.database.url or f"sqlite:///{self.data / 'diptych.sqlite3'}"
+        return self.database.with_password() or f"sqlite:///{self.data / 'diptych.sqlite3'}"
 
     @property
     def spool_folder(self) -> Path:

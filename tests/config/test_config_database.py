@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import pickle
 import sys
+from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from diptych.audit.store import Store
 from diptych.config import Config, load
@@ -78,3 +80,33 @@ def test_a_server_that_is_away_is_said_without_the_password(
     with pytest.raises(StoreError, match="Connection refused") as refused, store.read():
         pass
     assert "S3CRET" not in str(refused.value) + caplog.text
+
+
+def test_the_password_may_lie_in_a_file_that_is_read_each_time(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("p@ss/word:1\n")
+    found = load(None, {"database": {"url": "postgresql://me@h/d", "password_file": str(secret)}})
+    assert make_url(found.database_url).password == "p@ss/word:1"
+    secret.write_text("another")
+    assert make_url(found.database_url).password == "another"
+    assert "another" not in found.model_dump_json() + repr(found)
+    secret.write_text("\n")
+    with pytest.raises(ConfigError, match=r"database\.password_file .* is empty"):
+        _ = found.database_url
+    secret.unlink()
+    with pytest.raises(ConfigError, match=r"database\.password_file .*No such file"):
+        _ = found.database_url
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("", "password_file needs the url of a PostgreSQL database"),
+        ("sqlite:///x", "password_file needs the url of a PostgreSQL database"),
+        ("postgresql://me:S3CRET@h/d", "the url holds a password"),
+    ],
+)
+def test_a_password_is_named_once(url: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as refused:
+        load(None, {"database": {"url": url, "password_file": "/x"}})
+    assert "S3CRET" not in str(refused.value)

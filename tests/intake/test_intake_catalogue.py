@@ -27,6 +27,7 @@ from dicom_factory import (
 from diptych.errors import ConfigError, UsageError
 from diptych.intake.materialise import materialise
 from diptych.intake.take import take_in
+from diptych.volume.instance import decode_file
 from intake import dying
 from intake.deliveries import outcomes, tarred, zipped
 
@@ -253,3 +254,12 @@ def test_json_beside_an_image_in_another_folder_is_no_sidecar(tmp_path, taken):
     nibabel.save(image, tmp_path / "d" / "a" / "x.nii.gz")
     (tmp_path / "d" / "x.json").write_text(json.dumps({}))
     assert outcomes(taken(tmp_path / "d")) == {"readable": 1, "not-an-image: json": 1}
+
+
+def test_a_sidecar_of_an_archive_is_laid_down_beside_its_image(tmp_path, taken):
+    image = nibabel.Nifti1Image(np.zeros((9, 8, 7), np.int16), np.eye(4))
+    files = {"a/x.nii": image.to_bytes(), "a/x.json": b'{"Modality": "MR"}'}
+    (tmp_path / "d.zip").write_bytes(zipped(files))
+    catalogue = taken(tmp_path / "d.zip")
+    with materialise(catalogue.db, 1, catalogue.scratch) as (path,):
+        assert decode_file(path).header.Modality == "MR"

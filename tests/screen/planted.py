@@ -14,10 +14,11 @@ import io
 import tarfile
 import tomllib
 import zipfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,16 @@ from diptych.evaluate.reading import Unreadable
 from diptych.judge.ladder import Relation
 from diptych.screen.findings import COPIES
 from diptych.volume.decoders import DecoderPool
+from diptych.volume.value import Volume
 from screen import copying
 from screen.copying import EXACT, NEAR, PARTS
 
 Series = list[Dataset]
 SHAPE = (20, 96, 96)
 SCANS_PER_ROUND = 22
+LEAST_SLICES, MOST_SLICES = 8, 150
+"""Of a real scan: half of fewer is hardly a part, and more only takes time."""
+
 KINDS: tuple[Kind, ...] = ("chest", "abdomen", "head", "limb")
 
 EXACTLY = frozenset({Relation.EXACT})
@@ -150,29 +155,35 @@ def phantom_scans(seed: int, shape: tuple[int, int, int] = SHAPE) -> Iterator[Sc
 
 
 def scans_of(data: Path, split: Path, sets: Sequence[str], decoders: DecoderPool) -> Iterator[Scan]:
-    """Real ones: of each patient of a split (models/split.toml) the first case that can be read,
-    written as a classic series; values that 16 bits do not hold in 4,096 steps."""
-    listed = [case for case in tomllib.loads(split.read_text())["case"] if case["set"] in sets]
+    """Real ones: of each patient of a split (models/split.toml) the first case that fits, anatomies
+    in turns; written as a classic series, values that 16 bits do not hold in 4,096 steps."""
+    listed: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for entry in tomllib.loads(split.read_text())["case"]:
+        if entry["set"] in sets:
+            listed[entry["anatomy"]].append(entry)
     found = {case.id: case for case in cases.find(data).cases}
     seen: set[str] = set()
-    for entry in listed:
-        case = found.get(entry["path"])
-        if case is None or entry["patient"] in seen:
+    for entry in filter(None, chain.from_iterable(zip_longest(*listed.values()))):
+        if entry["patient"] in seen or entry["path"] not in found:
             continue
         try:
-            volume = case.read(decoders).volume
-            low, high = volume.extremes
-            values = volume.array
-            if low < -(2**15) or high >= 2**15 or (values != np.rint(values)).any():
-                values = (values - low) * (4095 / (high - low))
-            pixels = np.rint(values).astype(np.int16)
-            series = write_series(pixels, volume.affine, "MR", entry["id"])
+            volume = found[entry["path"]].read(decoders).volume
+            series = _as_series(volume, entry)
         except (Unreadable, ValueError):
             continue
-        seen.add(entry["patient"])
-        for instance in series:
-            instance.BodyPartExamined = "HEAD" if entry["anatomy"] == "brain" else ""
-        yield Scan(entry["id"], entry["patient"], series)
+        if LEAST_SLICES <= len(series) <= MOST_SLICES:
+            seen.add(entry["patient"])
+            yield Scan(entry["id"], entry["patient"], series)
+
+
+def _as_series(volume: Volume, entry: Mapping[str, str]) -> Series:
+    low, high = volume.extremes
+    values = volume.array
+    if low < -(2**15) or high >= 2**15 or (values != np.rint(values)).any():
+        values = (values - low) * (4095 / (high - low))
+    pixels = np.rint(values).astype(np.int16)
+    is_ct = entry["modality"] == "CT" and pixels.min() >= -1024 and pixels.max() <= 3071
+    return write_series(pixels, volume.affine, "CT" if is_ct else "MR", entry["id"])
 
 
 def plant(

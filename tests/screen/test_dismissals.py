@@ -12,7 +12,7 @@ import pytest
 from diptych.errors import ConfigError, UsageError
 from diptych.judge.ladder import Relation
 from diptych.screen import dismissals
-from diptych.screen.dismissals import FILE, Dismissal, apply, dismissible, load, remove
+from diptych.screen.dismissals import FILE, Dismissal, Pair, apply, dismissible, load, remove
 from diptych.screen.findings import Kind, Match
 from diptych.screen.keep import keep
 from diptych.screen.limits import decide
@@ -22,8 +22,18 @@ from screen.screenings import content, copy, screening, series, stack
 
 def dismissal(one: str = "a", other: str = "b", **fields: object) -> Dismissal:
     first, second = sorted((content(one), content(other)))
-    values = {"contents": (first, second), "who": "ada", "when": 7, "why": "two phantoms"}
+    values = {
+        "contents": (first, second),
+        "kind": "delivery",
+        "who": "ada",
+        "when": 7,
+        "why": "two phantoms",
+    }
     return Dismissal.model_validate(values | fields)
+
+
+def dismissed_as(pair: Pair) -> Dismissal:
+    return dismissal(kind=pair[0], contents=pair[1])
 
 
 def test_without_a_file_nothing_is_dismissed(tmp_path: Path) -> None:
@@ -35,11 +45,11 @@ def test_what_is_dismissed_stays_so_until_it_is_taken_back(tmp_path: Path) -> No
     dismissals.add(tmp_path, dismissal())
     dismissals.add(tmp_path, odd)
     assert load(tmp_path) == (dismissal(), odd)
-    one, other = dismissal().contents
-    assert remove(tmp_path, (other, one)) == dismissal()
+    kind, (one, other) = dismissal().pair
+    assert remove(tmp_path, (kind, (other, one))) == dismissal()
     assert load(tmp_path) == (odd,)
     with pytest.raises(UsageError, match="is not dismissed"):
-        remove(tmp_path, (one, other))
+        remove(tmp_path, (kind, (one, other)))
 
 
 def test_a_pair_is_dismissed_once(tmp_path: Path) -> None:
@@ -107,8 +117,7 @@ def own(relation: str = "near-duplicate") -> Match:
 
 def test_a_dismissed_copy_is_related_not_counted_and_listed() -> None:
     found = screening([series(1), series(2, copy("near-duplicate", 1), own()), series(3, own())])
-    contents = dismissible(found, 2, "delivery")
-    said = dismissal(contents=contents)
+    said = dismissed_as(dismissible(found, 2, "delivery"))
     after, listed = apply(found, [said, dismissal()])
     assert [(each.series, each.match.relation, each.dismissal) for each in listed] == [
         (2, Relation.NEAR_DUPLICATE, said)
@@ -125,14 +134,14 @@ def test_a_dismissed_copy_is_related_not_counted_and_listed() -> None:
 
 def test_what_is_owned_is_dismissed_apart_from_what_is_in_the_delivery() -> None:
     found = screening([series(1), series(2, copy("near-duplicate", 1), own())])
-    after, _ = apply(found, [dismissal(contents=dismissible(found, 2, "owned"))])
+    after, _ = apply(found, [dismissed_as(dismissible(found, 2, "owned"))])
     assert after.series[1].stacks[0].relation is Relation.NEAR_DUPLICATE
     assert after.series[1].stacks[0].matches[1].relation is Relation.RELATED
 
 
 def test_it_survives_a_new_delivery_with_other_names_and_another_order() -> None:
     found = screening([series(1), series(2, copy("near-duplicate", 1))])
-    said = dismissal(contents=dismissible(found, 2, "delivery"))
+    said = dismissed_as(dismissible(found, 2, "delivery"))
     first = series(4, stacks=(stack(4, content=content((2, 0))),))
     second = series(5, stacks=(stack(5, copy("partial", 4), content=content((1, 0))),))
     _, listed = apply(screening([first, second]), [said])
@@ -141,7 +150,7 @@ def test_it_survives_a_new_delivery_with_other_names_and_another_order() -> None
 
 def test_the_same_pixels_can_be_dismissed_too_and_both_are_kept() -> None:
     found = screening([series(1), series(2, copy("exact", 1))])
-    after, _ = apply(found, [dismissal(contents=dismissible(found, 2, "delivery"))])
+    after, _ = apply(found, [dismissed_as(dismissible(found, 2, "delivery"))])
     assert [each.keep for each in keep(after)] == [True, True]
     assert [each.keep for each in keep(found)] == [True, False]
 
@@ -157,3 +166,11 @@ def test_what_is_no_copy_cannot_be_dismissed() -> None:
     ):
         with pytest.raises(UsageError, match=said):
             dismissible(screening(rows), number, collection)
+
+
+def test_identical_pixels_dismissed_inside_a_delivery_still_count_as_owned() -> None:
+    mine = copy("exact", 7, kind=Kind.OWNED, known=content("1"))
+    found = screening([series(1), series(2, copy("exact", 1, known=content("2")), mine)])
+    said = dismissed_as(dismissible(found, 2, "delivery"))
+    _, listed = apply(found, [said])
+    assert [each.match.kind for each in listed] == [Kind.DELIVERY]

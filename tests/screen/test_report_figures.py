@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from diptych.judge.ladder import Relation
+from diptych.screen.dismissals import Dismissal, Dismissed
 from diptych.screen.findings import Kind, Outcome
 from diptych.screen.report import figures, tables
 from diptych.screen.report.pairs import pairs, worst
@@ -192,3 +193,28 @@ def test_what_changed_since_an_earlier_delivery_is_said(make_report, tmp_path):
     assert summary(folder)["since"]["series"]["new"] == 17
     assert "Since the earlier delivery" in (folder / "index.html").read_text("utf-8")
     valid(folder)
+
+
+def test_what_was_dismissed_is_listed_and_the_vendor_hears_not_why(make_report, tmp_path):
+    match = next(
+        match
+        for one in delivered.screening().series
+        for stack in one.stacks
+        for match in stack.matches
+        if match.relation is Relation.NEAR_DUPLICATE
+    )
+    said = Dismissal(
+        contents=("0" * 64, "1" * 64), kind=Kind.DELIVERY, who="ada", when=7, why="a <phantom>"
+    )
+    dismissed = [Dismissed(3, match, said)]
+    folder = make_report(tmp_path / "report", dismissed=dismissed)
+    page = (folder / "index.html").read_text("utf-8")
+    assert "What was dismissed" in page
+    assert "a &lt;phantom&gt;" in page
+    assert summary(folder)["dismissed"] == 1
+    valid(folder)
+    vendors = make_report(tmp_path / "vendor", dismissed=dismissed, vendor_copy=True)
+    page = (vendors / "index.html").read_text("utf-8")
+    assert "What was dismissed" in page
+    assert "phantom&gt;" not in page
+    assert "ada" not in page.split("What was dismissed")[-1].split("</section>")[0]

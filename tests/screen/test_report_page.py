@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -190,6 +191,17 @@ def test_a_pair_says_how_one_lies_on_the_other_and_what_the_headers_say(own):
     assert f"{check.correlation:.3f} ± {check.error:.3f}" in own.text
     assert "What the headers say differently; 3 others agree" in own.text
     assert "40 of 40 slices have their most similar slice on one straight line" in own.text
+
+
+def test_where_the_other_headers_are_not_kept_no_agreement_is_claimed(make_report, tmp_path):
+    second = delivered.delivered()[1]
+    match = second.stacks[0].matches[0]
+    bare = replace(match, other=replace(match.other, facts={}))
+    stack = replace(second.stacks[0], matches=(bare, *second.stacks[0].matches[1:]))
+    given = delivered.screening(series=(replace(second, stacks=(stack,)),))
+    html = (make_report(tmp_path / "report", given) / "index.html").read_text("utf-8")
+    assert "say differently; of the other one only identifiers are kept" in html
+    assert "others agree" not in html
 
 
 def test_percentages_keep_two_digits_that_count():

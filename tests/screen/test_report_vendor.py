@@ -10,7 +10,11 @@ from html import unescape
 
 import pyarrow.parquet as pq
 
+from diptych.screen.groups import groups
+from diptych.screen.keep import keep
 from diptych.screen.report import seal
+from diptych.screen.report.given import Pictures
+from diptych.screen.report.vendor import copy_for
 from screen import delivered
 
 SECRETS = (
@@ -51,6 +55,20 @@ def test_nothing_of_the_buyers_is_in_any_file(report, vendors):
     assert [secret for secret in SECRETS if secret not in own] == []  # or this would prove nothing
     for name, text in everything(vendors).items():
         assert [secret for secret in SECRETS if secret in text] == [], name
+
+
+def test_the_very_values_that_a_vendors_files_are_made_of_hold_nothing_of_the_buyers():
+    given = delivered.screening()
+    found = groups(given)
+    decision = delivered.decision(given)
+    any_picture = Pictures(lambda _: b"pixels", lambda _: delivered.vectors()["head"])
+    copy = copy_for(given, decision, found, keep(given, found), any_picture, b"secret")
+    values = repr((copy.screening, copy.groups, copy.kept))
+    assert [secret for secret in SECRETS if secret in values] == []
+    for group in copy.groups:
+        own = group.representative.collection == "delivery"
+        assert (copy.pictures.proxy_of(group.representative) is not None) is own
+        assert (copy.pictures.vectors_of(group.representative) is not None) is own
 
 
 def test_what_the_vendor_delivered_is_named(vendors):

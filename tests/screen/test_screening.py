@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -19,7 +21,9 @@ from diptych.audit.deliveries import Standing
 from diptych.audit.schema import event
 from diptych.config import Config
 from diptych.errors import UsageError
-from diptych.screen import accepting
+from diptych.intake import materialise as materialising
+from diptych.intake.materialise import At
+from diptych.screen import accepting, run
 from diptych.screen.findings import Screening
 from diptych.screen.screening import Wanted, screen
 from running import Daemon, send
@@ -238,3 +242,26 @@ def test_an_accepted_delivery_is_not_screened_again(chosen: Config, tmp_path: Pa
 
 def _but_for_times(found: Screening) -> Screening:
     return replace(found, delivery="", began=0, ended=0, seconds=0)
+
+
+def test_series_that_lie_in_one_archive_are_taken_out_of_it_together(
+    chosen: Config, delivered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = Path(shutil.make_archive(str(delivered), "gztar", delivered.parent, delivered.name))
+    taken: list[int] = []
+    of_archive = materialising._take_out
+
+    def counted(where: bytes, targets: dict[At, Path], *rest: Any) -> None:
+        taken.append(len(targets))
+        of_archive(where, targets, *rest)
+
+    monkeypatch.setattr(materialising, "_take_out", counted)
+    found = screened(chosen, "packed", packed)
+    assert taken == [6 * 16]
+    assert [said(one)["delivery"][0] for one in found.series].count("exact") == 2
+    assert list((chosen.data / "deliveries" / "packed").glob("scratch/*")) == []
+    # What does not fit at once comes in turns.
+    monkeypatch.setattr(run, "_LAID_BYTES", 3 * found.series[0].bytes - 1)
+    assert screened(chosen, "turns", packed).series == found.series
+    assert sum(taken[1:]) == 6 * 16
+    assert len(taken[1:]) == 3

@@ -131,6 +131,12 @@ def test_what_must_move_goes_where_the_ratio_is_kept() -> None:
     assert found == {A: 8, B: 4}
 
 
+def test_of_equal_ones_what_leaked_goes_to_the_larger_split() -> None:
+    rows = [series(1, split="a"), series(2, copy("exact", 1), split="z")]
+    assert assigned(*rows, series(3, split="z"))[1] == "z"
+    assert assigned(*rows, series(3, split="a"))[1] == "a"
+
+
 def test_what_is_large_is_placed_first() -> None:
     small = [series(1, split=A), series(2, copy("exact", 1), split=B)]
     large = [series(3, split=A)]

@@ -9,6 +9,7 @@ import lzma
 import subprocess
 import sys
 import time
+import warnings
 
 import nibabel
 import numpy as np
@@ -94,6 +95,16 @@ def test_an_affine_without_three_directions_leaves_the_order_of_the_file(tmp_pat
     assert stack_of(tmp_path / "a.nii").geometry == "inferred"
 
 
+def test_volumes_of_a_4d_file_are_told_apart_without_an_affine(tmp_path):
+    series = np.stack([body(n, (5, 20, 18)) for n in range(4)])
+    image = nibabel.Nifti1Image(series.T, None)
+    image.header.set_sform(np.diag([1.0, 1.0, 0.0, 1.0]), code=1)
+    nibabel.save(image, tmp_path / "a.nii")
+    stack = stack_of(tmp_path / "a.nii")
+    assert [len(frame) for frame in stack.frames] == [5] * 4
+    assert np.array_equal(assemble(stack).array, series[0])
+
+
 def test_slices_closer_than_a_position_can_be_told_are_not_taken_for_repeats(tmp_path):
     path = save_nifti(tmp_path / "a.nii", body(1), np.diag([0.005, 0.005, 0.005, 1.0]))
     stack = stack_of(path)
@@ -147,6 +158,15 @@ def test_values_that_are_not_finite_are_masked_and_slope_and_intercept_applied(t
     nibabel.save(image, tmp_path / "b.nii")
     assert_as_evaluated(tmp_path / "b.nii", read_nifti(tmp_path / "b.nii"))
     assert stack_of(tmp_path / "b.nii").planes[0].RescaleIntercept == -11.5
+
+
+def test_values_that_only_their_sum_is_too_large_for_are_all_valid_without_a_warning(tmp_path):
+    array = np.full((12, 40, 36), 3e38, np.float32)
+    array[4] = -3e38
+    stack = stack_of(save_nifti(tmp_path / "a.nii", array))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert assemble(stack).valid is None
 
 
 @pytest.mark.parametrize("name", ["a.nrrd", "a.nhdr", "a.mha", "a.mhd"])

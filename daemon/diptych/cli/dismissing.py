@@ -42,13 +42,13 @@ def dismiss(
 
         chosen = load(data, config)
         known = screening.past(chosen, delivery)
-        contents = dismissals.dismissible(known, series, of)
+        kind, contents = dismissals.dismissible(known, series, of)
         if undo:
-            dismissals.remove(chosen.data, contents)
+            dismissals.remove(chosen.data, (kind, contents))
             typer.echo(f"series {series} of {delivery} counts again")
             return
         said = dismissals.Dismissal(
-            contents=contents, who=who or getpass.getuser(), when=now(), why=why
+            contents=contents, kind=kind, who=who or getpass.getuser(), when=now(), why=why
         )
         dismissals.add(chosen.data, said)
         typer.echo(f"series {series} of {delivery} is no longer a copy of {of}: run screen again")
@@ -68,11 +68,12 @@ def list_dismissals(
             print(json.dumps([one.model_dump() for one in found], indent=1))  # noqa: T201
             return
         table = Table(header_style="bold", box=None, pad_edge=False)
-        for heading in ("when (UTC)", "who", "why", "contents"):
+        for heading in ("when (UTC)", "no copy of", "who", "why", "contents"):
             table.add_column(heading, overflow="fold")
         for one in found:
             table.add_row(
                 datetime.fromtimestamp(one.when / 1e6, UTC).strftime("%Y-%m-%d %H:%M"),
+                one.kind,
                 printable(one.who, 200),
                 printable(one.why, 2000),
                 " ".join(content[:12] for content in one.contents),

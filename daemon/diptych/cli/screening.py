@@ -179,17 +179,29 @@ def _screen(chosen: Config, asked: _Asked) -> int:
     ):
         shown.writing()
         found, left_out = dismissals.apply(done.screening, dismissed)
-        changed = None if earlier is None else since(earlier, found)
+        before = None if earlier is None else dismissals.apply(earlier, dismissed)[0]
+        changed = None if before is None else since(before, found)
         decision = limits.decide(found, rules, price)
         grouped = groups(found)
         kept = keep(found, grouped)
         key = seal.signing_key(chosen.data)
         for folder in folders:
-            copy = folder == asked.vendor_copy
-            write(found, decision, grouped, kept, done.pictures, folder, key, copy, changed)
+            write(
+                found,
+                decision,
+                grouped,
+                kept,
+                done.pictures,
+                folder,
+                key,
+                folder == asked.vendor_copy,
+                changed,
+                left_out,
+            )
     typer.echo(decision.sentence)
     if left_out:
-        typer.echo(f"{len(left_out):,} copies were dismissed before: `diptych dismissals`")
+        copies = "1 copy was" if len(left_out) == 1 else f"{len(left_out):,} copies were"
+        typer.echo(f"{copies} dismissed before: `diptych dismissals`")
     for folder in folders:
         typer.echo(f"{folder / 'index.html'}")
     return limits.exit_status(decision)

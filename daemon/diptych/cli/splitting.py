@@ -81,16 +81,21 @@ def run_splits(
 def _lines(guard: Guard, found: Screening) -> list[str]:
     places = {one.number: printable(one.place, 200) for one in found.series}
     lines = [
-        ", ".join(f"{size:,} series in {split or 'no split'}" for split, size in guard.sizes) + "."
+        ", ".join(
+            f"{size:,} series in {printable(split) or 'no split'}" for split, size in guard.sizes
+        )
+        + "."
     ]
     for leak in guard.leaks:
         how = leak.match.relation.value if leak.match else "the same series"
         lines.append(
-            f"{how}: {places[leak.series]} ({leak.splits[0]}) and {places[leak.of]} "
-            f"({leak.splits[1]})"
+            f"{how}: {places[leak.series]} ({printable(leak.splits[0])}) and "
+            f"{places[leak.of]} ({printable(leak.splits[1])})"
         )
     for patient in guard.patients:
-        where = ", ".join(f"{len(some):,} series in {split}" for split, some in patient.series)
+        where = ", ".join(
+            f"{len(some):,} series in {printable(split)}" for split, some in patient.series
+        )
         lines.append(f"the same patient: {where}; one of them {places[patient.series[0][1][0]]}")
     if guard.nameless:
         lines.append(f"{guard.nameless:,} series name no patient: only copies of them are known.")

@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -35,52 +35,77 @@ def materialise(
     intake, and removed at the end. Detached values and sidecars lie beside their image. Raises
     Refused for what is no longer as the catalogue says, or does not fit on the disk.
     """
-    own = Path(tempfile.mkdtemp(prefix=f"series-{series}-", dir=scratch))
+    with materialise_all(db, [series], scratch, limits) as found:
+        yield found[series]
+
+
+@contextmanager
+def materialise_all(
+    db: sqlite3.Connection, series: Sequence[int], scratch: Path, limits: Limits | None = None
+) -> Iterator[dict[int, list[Path]]]:
+    """The same for several at once: an archive that many of them lie in is read once."""
+    own = Path(tempfile.mkdtemp(prefix=f"series-{series[0]}-", dir=scratch))
     try:
-        yield _paths(db, series, own, limits or Limits())
+        laying = _Laying(db, own)
+        found = {number: laying.plan(number) for number in series}
+        laying.lay_down(limits or Limits())
+        yield found
     finally:
         shutil.rmtree(own, ignore_errors=True)
 
 
-def _paths(db: sqlite3.Connection, series: int, own: Path, limits: Limits) -> list[Path]:
-    rows = db.execute(
-        "SELECT file, at, where_, whole, entry.size FROM series_entry JOIN entry USING (file, at) "
-        "JOIN file ON file.id = entry.file WHERE series_entry.series = ? ORDER BY whole, file, at",
-        (series,),
-    ).fetchall()
-    paths: list[Path] = []
-    wanted: dict[bytes, dict[At, Path]] = defaultdict(dict)
-    needed = 0
-    for number, (file, at, where, whole, size) in enumerate(rows):
-        parts = db.execute(
-            "SELECT file, at, where_, whole, entry.size FROM part JOIN entry USING (file, at) "
+class _Laying:
+    """What is to be taken out of which file, and where to."""
+
+    def __init__(self, db: sqlite3.Connection, own: Path) -> None:
+        self._db, self._own = db, own
+        self._wanted: dict[bytes, dict[At, Path]] = defaultdict(dict)
+        self._needed = 0
+
+    def plan(self, series: int) -> list[Path]:
+        """Where its files will be."""
+        rows = self._db.execute(
+            "SELECT file, at, where_, whole, entry.size FROM series_entry "
+            "JOIN entry USING (file, at) JOIN file ON file.id = entry.file "
+            "WHERE series_entry.series = ? ORDER BY whole, file, at",
+            (series,),
+        ).fetchall()
+        return [self._one(f"{series}-{number:06d}", *row) for number, row in enumerate(rows)]
+
+    def _one(
+        self, name: str, file: int, at: str, where: bytes, whole: str, size: int | None
+    ) -> Path:
+        if at == "" and where.startswith(b"/"):
+            # Its parts are local and beside it, too.
+            return Path(_local(where))
+        parts = self._db.execute(
+            "SELECT at, where_, whole, entry.size FROM part JOIN entry USING (file, at) "
             "JOIN file ON file.id = entry.file WHERE of_file = ? AND of_at = ? "
             "AND role IN ('detached-data', 'sidecar') ORDER BY whole",
             (file, at),
-        ).fetchall()
-        if at == "" and where.startswith(b"/"):
-            # Its parts are local and beside it, too.
-            paths.append(Path(_local(where)))
-            continue
-        folder = own / f"{number:06d}"
+        )
+        folder = self._own / name
         folder.mkdir()
-        paths.append(folder / _safe(whole))
-        wanted[where][_numbers(at)] = paths[-1]
-        needed += size or 0
         place = whole.rpartition("/")[0] + "/"
-        for _, part_at, part_where, part_whole, part_size in parts:
+        self._want(where, at, folder / _safe(whole), size)
+        for part_at, part_where, part_whole, part_size in parts:
             inside = part_whole.removeprefix(place)
-            path = folder.joinpath(*inside.split("/"))
             if not _is_inside(inside):
                 raise Refused("path-traversal", "the values lie outside the header's folder")
+            path = folder.joinpath(*inside.split("/"))
             path.parent.mkdir(parents=True, exist_ok=True)
-            wanted[part_where][_numbers(part_at)] = path
-            needed += part_size or 0
-    if needed > shutil.disk_usage(own).free:
-        raise Refused("no-room", f"{needed} bytes do not fit in {own.parent}")
-    for where, targets in wanted.items():
-        _take_out(where, targets, own, limits)
-    return paths
+            self._want(part_where, part_at, path, part_size)
+        return folder / _safe(whole)
+
+    def _want(self, where: bytes, at: str, path: Path, size: int | None) -> None:
+        self._wanted[where][_numbers(at)] = path
+        self._needed += size or 0
+
+    def lay_down(self, limits: Limits) -> None:
+        if self._needed > shutil.disk_usage(self._own).free:
+            raise Refused("no-room", f"{self._needed} bytes do not fit in {self._own.parent}")
+        for where, targets in self._wanted.items():
+            _take_out(where, targets, self._own, limits)
 
 
 def _take_out(where: bytes, targets: dict[At, Path], scratch: Path, limits: Limits) -> None:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sqlalchemy import select
+
 from diptych import service
 from diptych.audit import adopt, archive, chain, deliveries, forget
 from diptych.audit.deliveries import Delivery, Standing
+from diptych.audit.schema import case, fingerprint
 from diptych.audit.store import Store
 from diptych.config import Config
 from diptych.errors import UsageError
 from diptych.intake.catalogue import Catalogue
 from diptych.receive.spool import Spool
 from diptych.screen import run
-from diptych.screen.delivery import Folder
+from diptych.screen.delivery import Folder, Settings
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def accept(config: Config, name: str, standing: Standing) -> Accepted:
                 _refuse_unfinished(folder, catalogue, own)
                 accepted = Accepted(0, 0, 0)
                 if standing == Standing.OWNED:
-                    accepted = _join(main, own, found, folder.about().settings.fingerprint)
+                    accepted = _join(main, own, found, folder.about().settings)
             finally:
                 own.close()
         with main.write() as connection:
@@ -120,16 +123,24 @@ def _refuse_unfinished(folder: Folder, catalogue: Catalogue, own: Store) -> None
         )
 
 
-def _join(main: Store, own: Store, found: Delivery, fingerprint: str) -> Accepted:
+def _join(main: Store, own: Store, found: Delivery, settings: Settings) -> Accepted:
     with own.read() as theirs:
-        their_fingerprint = archive.known_fingerprint(theirs, fingerprint) or 0
+        model = theirs.execute(
+            select(fingerprint).where(fingerprint.c.fingerprint == settings.fingerprint)
+        ).one()
         rows = adopt.series_of(theirs)
     with main.read() as connection:
-        our_fingerprint = archive.known_fingerprint(connection, fingerprint) or 0
+        owned = connection.execute(select(case.c.id).where(case.c.forgotten_at.is_(None))).first()
+        joined = deliveries.cases(connection, found)
+    if owned is not None and not joined and adopt.OWNED not in settings.against:
+        raise UsageError(
+            f"{found.name} was not compared with what is owned: screen it again, --against owned"
+        )
+    our_fingerprint = archive.fingerprint_id(main, model.fingerprint, model.model, model.dimension)
     series = cases = 0
     for row in rows:
         with own.read() as theirs, main.write() as ours:
-            made = adopt.adopt(ours, theirs, row, found.name, our_fingerprint, their_fingerprint)
+            made = adopt.adopt(ours, theirs, row, found.name, our_fingerprint, model.id)
             deliveries.join(ours, found, made)
         series += bool(made)
         cases += len(made)

@@ -27,13 +27,16 @@ from .findings import Kind, Match, Screening, Series, Stack
 from .since import contents_of
 
 FILE = "dismissals.json"
+Pair = tuple[Kind, tuple[str, str]]
 Content = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Dismissal(Section):
-    """contents: of the two sides, hex, sorted. when: UTC microseconds."""
+    """contents: of the two sides, hex, sorted. kind: of what collection it was said; what may be
+    twice in a delivery may still be owned. when: UTC microseconds."""
 
     contents: tuple[Content, Content]
+    kind: Kind
     who: str = Field(min_length=1, max_length=200)
     when: int = Field(ge=0)
     why: str = Field(min_length=1, max_length=2000)
@@ -44,6 +47,11 @@ class Dismissal(Section):
             raise ValueError("contents: the smaller one first")
         return self
 
+    @property
+    def pair(self) -> Pair:
+        """What it is known by."""
+        return (self.kind, self.contents)
+
 
 class _Written(Section):
     version: Literal[1] = 1
@@ -51,7 +59,7 @@ class _Written(Section):
 
     @model_validator(mode="after")
     def _every_pair_once(self) -> _Written:
-        if len({one.contents for one in self.dismissals}) != len(self.dismissals):
+        if len({one.pair for one in self.dismissals}) != len(self.dismissals):
             raise ValueError("dismissals: every pair once")
         return self
 
@@ -84,24 +92,25 @@ def add(data: Path, dismissal: Dismissal) -> None:
     with _locked(data):
         known = load(data)
         for one in known:
-            if one.contents == dismissal.contents:
+            if one.pair == dismissal.pair:
                 raise UsageError(f"this pair was dismissed already, by {one.who}: {one.why}")
         _write(data, (*known, dismissal))
 
 
-def remove(data: Path, contents: tuple[str, str]) -> Dismissal:
+def remove(data: Path, pair: Pair) -> Dismissal:
     """Take one back. UsageError when there is none of that pair, in either order."""
+    kind, contents = pair
     with _locked(data):
         known = load(data)
         for one in known:
-            if one.contents == tuple(sorted(contents)):
+            if one.pair == (kind, tuple(sorted(contents))):
                 _write(data, [other for other in known if other is not one])
                 return one
     raise UsageError("this pair is not dismissed")
 
 
-def dismissible(screening: Screening, series: int, collection: str) -> tuple[str, str]:
-    """The contents to dismiss a copy by: of series ``series``, in ``collection``. UsageError when
+def dismissible(screening: Screening, series: int, collection: str) -> Pair:
+    """What to dismiss a copy by: of series ``series``, in ``collection``. UsageError when
     it is no copy there, or not by content."""
     found = next((one for one in screening.series if one.number == series), None)
     if found is None:
@@ -112,28 +121,26 @@ def dismissible(screening: Screening, series: int, collection: str) -> tuple[str
     stack, match = pairs[0]
     if not stack.content or match.other is None or not match.other.content:
         raise UsageError(f"series {series}: its pixels or the other's are no more known")
-    return contents_of(stack, match)
+    return match.kind, contents_of(stack, match)
 
 
 def apply(
     screening: Screening, dismissals: Iterable[Dismissal]
 ) -> tuple[Screening, tuple[Dismissed, ...]]:
     """The screening without the dismissed copies, and these."""
-    known = {one.contents: one for one in dismissals}
+    known = {one.pair: one for one in dismissals}
     found: list[Dismissed] = []
     series = tuple(_applied(one, known, found) for one in screening.series)
     return replace(screening, series=series), tuple(found)
 
 
-def _applied(
-    series: Series, known: dict[tuple[str, str], Dismissal], found: list[Dismissed]
-) -> Series:
+def _applied(series: Series, known: dict[Pair, Dismissal], found: list[Dismissed]) -> Series:
     stacks = []
     for stack in series.stacks:
         hit = {
-            match.collection: known[contents]
+            match.collection: known[pair]
             for match in matched(series, stack)
-            if (contents := contents_of(stack, match)) in known
+            if (pair := (match.kind, contents_of(stack, match))) in known
         }
         found += [
             Dismissed(series.number, match, hit[match.collection])

@@ -72,6 +72,8 @@ def screening(of: Delivery) -> Screening:
     rows = run.rows(db)
     found = tuple(reader.series(row) for row in rows)
     files, size = db.execute("SELECT count(*), coalesce(sum(size), 0) FROM file").fetchone()
+    # Counted as they were opened, not as outcomes: the two must agree.
+    (members,) = db.execute("SELECT coalesce(sum(members), 0) FROM entry").fetchone()
     outcomes = [
         Outcome(*row)
         for row in db.execute(
@@ -96,7 +98,7 @@ def screening(of: Delivery) -> Screening:
         policy=of.about.settings.policy,
         collections=tuple(side.collection for side in of.sides.values()),
         files=files,
-        entries=sum(outcome.count for outcome in outcomes),
+        entries=files + members,
         bytes=size,
         outcomes=tuple(outcomes),
         absent=tuple(absent),

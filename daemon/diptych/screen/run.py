@@ -29,7 +29,7 @@ from diptych.embed.session import Embedder
 from diptych.errors import StoreError
 from diptych.intake.catalogue import Catalogue
 from diptych.intake.limits import Refused
-from diptych.intake.materialise import materialise
+from diptych.intake.materialise import materialise_all
 from diptych.judge.policy import Policy
 from diptych.log import get_logger
 from diptych.lookup import Indexes
@@ -46,6 +46,8 @@ _OWNER = "screen"
 _LEASE_SECONDS = 86_400.0
 _PIECE = 1 << 20
 _AT_ONCE = 500
+# Of one archive, taken out at a time.
+_LAID_BYTES = 2**30
 _COMPLETE = work.Quiet(0, 0, 1)
 
 
@@ -77,11 +79,13 @@ class Tools:
 @dataclass(frozen=True)
 class Row:
     """A series of the catalogue. key: names it in the archive, the same as long as its files are
-    the same."""
+    the same. size: bytes of its files; packed: all of them in this archive, None: they are not."""
 
     number: int
     key: str
     planes: int
+    size: int
+    packed: bytes | None
 
 
 @dataclass(frozen=True)
@@ -98,17 +102,21 @@ class _Laid:
 def rows(db: sqlite3.Connection) -> list[Row]:
     """All series of the catalogue, in its order."""
     found = []
-    for number, kind, study, series, place, planes in db.execute(
-        "SELECT id, kind, study, series, place, planes FROM series ORDER BY id"
+    for number, kind, study, series, place, planes, size in db.execute(
+        "SELECT id, kind, study, series, place, planes, bytes FROM series ORDER BY id"
     ):
         hashed = hashlib.sha256(repr((kind, study, series, place)).encode())
-        for entry in db.execute(
-            "SELECT whole, entry.size, stamp FROM series_entry JOIN entry USING (file, at) "
-            "JOIN file ON file.id = entry.file WHERE series_entry.series = ? ORDER BY whole, at",
+        files: set[bytes | None] = set()
+        for *entry, at, where in db.execute(
+            "SELECT whole, entry.size, stamp, at, where_ FROM series_entry "
+            "JOIN entry USING (file, at) JOIN file ON file.id = entry.file "
+            "WHERE series_entry.series = ? ORDER BY whole, at",
             (number,),
         ):
             hashed.update(repr(entry).encode())
-        found.append(Row(number, hashed.hexdigest()[:32], planes))
+            files.add(where if at else None)
+        packed = files.pop() if len(files) == 1 else None
+        found.append(Row(number, hashed.hexdigest()[:32], planes, size, packed))
     return found
 
 
@@ -214,36 +222,71 @@ def _judge_one(store: Store, pipeline: Pipeline, attempts: int) -> dict[str, str
 
 
 class _Laying:
-    """Lays series down and hashes them in a thread of its own, one ahead of who asks."""
+    """Lays series down and hashes them in a thread of its own, one ahead of who asks; those that
+    follow each other in one archive together, for it is read from its beginning each time."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._path, self._scratch = catalogue.path, catalogue.scratch
         self._executor = ThreadPoolExecutor(1, "lay-down")
 
     def ahead(self, left: Sequence[Row]) -> Iterator[_Laid]:
-        following: Future[_Laid] | None = None
-        for place, row in enumerate(left):
-            now = following or self._executor.submit(self._lay, row)
-            following = None
-            if place + 1 < len(left):
-                following = self._executor.submit(self._lay, left[place + 1])
-            yield now.result()
+        following: Future[list[_Laid]] | None = None
+        for some in _batches(left):
+            now, following = following, self._executor.submit(self._lay, some)
+            yield from now.result() if now else ()
+        yield from following.result() if following else ()
 
     def close(self) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def _lay(self, row: Row) -> _Laid:
+    def _lay(self, some: Sequence[Row]) -> list[_Laid]:
         catalogue = sqlite3.connect(f"file:{quote(str(self._path))}?mode=ro", uri=True)
         with closing(catalogue) as db, ExitStack() as hold:
             try:
-                paths = hold.enter_context(materialise(db, row.number, self._scratch))
-                arrivals, found = _hashed(db, row, paths)
-            except Refused as error:
-                return _Laid(row, [], {}, ExitStack(), error)
-            except OSError as error:
-                refused = Refused("cannot-be-read", error.strerror or type(error).__name__)
-                return _Laid(row, [], {}, ExitStack(), refused)
-            return _Laid(row, arrivals, found, hold.pop_all())
+                numbers = [row.number for row in some]
+                paths = hold.enter_context(materialise_all(db, numbers, self._scratch))
+                hashed = [_hashed(db, row, paths[row.number]) for row in some]
+            except (Refused, OSError) as error:
+                if len(some) > 1:  # which of them it is
+                    return [laid for row in some for laid in self._lay([row])]
+                if isinstance(error, OSError):
+                    error = Refused("cannot-be-read", error.strerror or type(error).__name__)
+                return [_Laid(some[0], [], {}, ExitStack(), error)]
+            return [
+                _Laid(row, *one, release)
+                for row, one, release in zip(
+                    some, hashed, _shared(hold.pop_all(), len(some)), strict=True
+                )
+            ]
+
+
+def _batches(left: Sequence[Row]) -> Iterator[list[Row]]:
+    """Each alone, but for neighbours in one archive, as many as may lie on the disk at a time."""
+    some: list[Row] = []
+    for row in left:
+        together = some and row.packed is not None and row.packed == some[-1].packed
+        if some and not (together and sum(r.size for r in some) + row.size <= _LAID_BYTES):
+            yield some
+            some = []
+        some.append(row)
+    if some:
+        yield some
+
+
+def _shared(hold: ExitStack, count: int) -> list[ExitStack]:
+    """That many; ``hold`` is closed with the last of them that is."""
+    left = count
+
+    def one_less() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            hold.close()
+
+    made = [ExitStack() for _ in range(count)]
+    for one in made:
+        one.callback(one_less)
+    return made
 
 
 def _hashed(

@@ -161,8 +161,9 @@ def past(config: Config, name: str) -> Screening:
         main = service.open_store(config)
         stack.callback(main.close)
         with main.read() as connection:
-            found = deliveries.find(connection, name)
+            known = deliveries.everything(connection)
             chosen = policies.in_use(connection)
+        found = next((one for one in known if one.name == name), None)
         if found is None or not folder.exists:
             raise UsageError(f"no delivery {name} was screened: `diptych deliveries` lists them")
         about = folder.about()
@@ -178,10 +179,10 @@ def past(config: Config, name: str) -> Screening:
             stack.callback(store.close)
         sides = {}
         for other, store in stores.items():
-            kind = Kind.OWNED if other == OWNED else Kind.TEST_SET
             with store.read() as connection:
                 fingerprint_id = archive.known_fingerprint(connection, about.settings.fingerprint)
-            sides[other] = reading.Side(Collection(kind, other, 0), store, fingerprint_id or 0)
+            kept = Collection(_kind(other, known), other, 0)
+            sides[other] = reading.Side(kept, store, fingerprint_id or 0)
         own = sides.pop(name)
         return reading.screening(
             reading.Delivery(
@@ -207,11 +208,10 @@ def _sides(
     found: dict[str, tuple[reading.Side, Config]] = {}
     for name in names:
         if name == OWNED:
-            store, where, kind = main, config, Kind.OWNED
+            store, where = main, config
         else:
             folder = Folder(config, name)
-            where, kind = folder.config, Kind.TEST_SET
-            store = folder.open_store(main)
+            where, store = folder.config, folder.open_store(main)
             stack.callback(store.close)
         with store.read() as connection:
             left = models.coverage(connection, embedder.fingerprint).missing
@@ -227,7 +227,7 @@ def _sides(
                     else f"screen {name} again under another name"
                 )
             )
-        found[name] = _side(kind, name, cases, store, embedder), where
+        found[name] = _side(_kind(name, known), name, cases, store, embedder), where
     return found
 
 
@@ -248,6 +248,12 @@ def _named(wanted: Wanted, known: Sequence[deliveries.Delivery]) -> list[str]:
             )
         names += tests if asked == TEST_SET else [asked]
     return list(dict.fromkeys(names))
+
+
+def _kind(name: str, known: Sequence[deliveries.Delivery]) -> Kind:
+    """What is offered in another delivery would be paid for twice, as if it were owned."""
+    tests = [one.name for one in known if one.standing == Standing.TEST_SET]
+    return Kind.TEST_SET if name in tests else Kind.OWNED
 
 
 def _side(kind: Kind, name: str, cases: int, store: Store, embedder: Embedder) -> reading.Side:

@@ -42,7 +42,7 @@ def assemble(stack: Stack, max_bytes: int = MAX_VOLUME_BYTES) -> Volume:
     for index, plane in enumerate(slices):
         with np.errstate(over="ignore", invalid="ignore"):
             _fill(array[index], plane)
-        good = _valid(plane, array[index])
+            good = _valid(plane, array[index])
         if good is not None:
             if valid is None:
                 valid = np.ones(shape, np.bool_)

@@ -69,7 +69,7 @@ def evidence(pair: Pair, pictures: Pictures, naming: Naming) -> dict[str, Any]:
         "evidence": _numbers(match),
         "differences": differences[:MOST_FACTS],
         "more_differences": max(0, len(differences) - MOST_FACTS),
-        "agree": agree,
+        "others": _others(bool(known.facts), agree),
         "no_differences": _no_differences(hidden, bool(known.facts)),
     }
 
@@ -197,6 +197,12 @@ def _differences(pair: Pair) -> tuple[list[tuple[str, str, str]], int]:
         if a != b
     ]
     return rows, len(both) - len(rows)
+
+
+def _others(kept: bool, agree: int) -> str:
+    if not kept:
+        return "; of the other one only identifiers are kept"
+    return f"; {agree} others agree" if agree else ""
 
 
 def _no_differences(hidden: bool, kept: bool) -> str:

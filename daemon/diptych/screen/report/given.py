@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from diptych.screen.dismissals import Dismissed
 from diptych.screen.findings import Ref, Screening
 from diptych.screen.groups import Group
 from diptych.screen.keep import Kept
@@ -27,7 +28,8 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Report:
-    """fingerprint: of the key that signs it. since: None where no earlier delivery was named."""
+    """fingerprint: of the key that signs it. since: None where no earlier delivery was named.
+    dismissed: copies that somebody took out of the count."""
 
     screening: Screening
     decision: Decision
@@ -38,6 +40,7 @@ class Report:
     fingerprint: str
     vendor_copy: bool
     since: Since | None = None
+    dismissed: Sequence[Dismissed] = ()
 
     @property
     def excluded(self) -> frozenset[int]:

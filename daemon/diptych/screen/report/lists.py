@@ -14,7 +14,7 @@ from diptych.screen.report.given import Report
 from diptych.screen.since import Since, What
 
 MOST_GROUPS, MOST_MEMBERS, MOST_REASONS, MOST_NAMED = 60, 20, 30, 12
-MOST_ABSENT, MOST_EXCLUDED = 60, 20
+MOST_ABSENT, MOST_EXCLUDED, MOST_DISMISSED = 60, 20, 60
 
 
 def changes(since: Since | None) -> dict[str, Any]:
@@ -36,6 +36,24 @@ def changes(since: Since | None) -> dict[str, Any]:
                 for name, found in copies
             ],
         }
+    }
+
+
+def dismissed(report: Report) -> dict[str, Any]:
+    """Copies that somebody took out of the count; the vendor hears that, not who and why."""
+    rows = [
+        {
+            "series": words.number(each.series),
+            "where": words.KINDS[each.match.kind],
+            "relation": each.match.relation.value,
+            "who": "" if report.vendor_copy else words.short(each.dismissal.who, 60),
+            "why": "" if report.vendor_copy else words.short(each.dismissal.why, 300),
+        }
+        for each in report.dismissed[:MOST_DISMISSED]
+    ]
+    return {
+        "dismissed": rows,
+        "more_dismissed": max(0, len(report.dismissed) - MOST_DISMISSED),
     }
 
 

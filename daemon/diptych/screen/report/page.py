@@ -27,6 +27,7 @@ _HEADINGS = {
     "found": "What was found",
     "rates": "Rates, limits and how sure they are",
     "since": "Since the earlier delivery",
+    "dismissed": "What was dismissed",
     "meaning": "What the words mean",
     "groups": "Groups of copies",
     "pairs": "The pairs, side by side",
@@ -52,11 +53,8 @@ _FILES = (
 def page(report: Report) -> bytes:
     """The whole file."""
     style = _text("page.css")
-    headings = {
-        anchor: heading
-        for anchor, heading in _HEADINGS.items()
-        if anchor != "since" or report.since is not None
-    }
+    there = {"since": report.since is not None, "dismissed": bool(report.dismissed)}
+    headings = {anchor: heading for anchor, heading in _HEADINGS.items() if there.get(anchor, True)}
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -79,6 +77,7 @@ def page(report: Report) -> bytes:
         **found(report),
         **rates(report.decision),
         **lists.changes(report.since),
+        **lists.dismissed(report),
         **lists.groups(report),
         **_pairs(report),
         **lists.kept(report),

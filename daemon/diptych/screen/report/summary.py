@@ -37,6 +37,7 @@ def summary(
     pairs: int,
     vendor_copy: bool,
     since: Since | None = None,
+    dismissed: int = 0,
 ) -> dict[str, Any]:
     """Times are in ``times`` and nowhere else; shares are 0…1; money is text, for it is exact."""
     excluded = {each.series for each in decision.excluded}
@@ -105,6 +106,7 @@ def summary(
             for reason, series in figures.not_screened(screening)
         ],
         "since": _since(since),
+        "dismissed": dismissed,
         "groups": groups,
         "pairs": pairs,
         "inputs": {

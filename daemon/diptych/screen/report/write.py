@@ -12,6 +12,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from diptych.errors import UsageError
+from diptych.screen.dismissals import Dismissed
 from diptych.screen.findings import Screening
 from diptych.screen.groups import Group
 from diptych.screen.keep import Kept
@@ -37,13 +38,15 @@ def write(
     key: Ed25519PrivateKey,
     vendor_copy: bool = False,
     since: Since | None = None,
+    dismissed: Sequence[Dismissed] = (),
 ) -> None:
     """The report into ``folder``, which is made, or replaced if it is a report and nothing else.
 
     Of the same values come the same bytes, but for the times of the screening: they are in
     ``times`` of the summary and in one line of the page, and the seal covers them.
     vendor_copy: without what is the buyer's own (:mod:`diptych.screen.report.vendor`). since: what
-    changed since an earlier delivery, where there was one.
+    changed since an earlier delivery, where there was one. dismissed: copies that ``screening``
+    does not count any more.
 
     UsageError: something else is in ``folder``.
     """
@@ -67,6 +70,7 @@ def write(
         seal.fingerprint(key.public_key()),
         vendor_copy,
         since,
+        dismissed,
     )
     _files(report, new)
     seal.seal(new, key)
@@ -108,6 +112,7 @@ def _files(report: Report, folder: Path) -> None:
             len(report.pairs),
             report.vendor_copy,
             report.since,
+            len(report.dismissed),
         ),
     )
     (folder / SCHEMA).write_bytes(schema())
