@@ -196,6 +196,7 @@ def test_findings_so_far_can_end_it(
     chosen: Config, delivered: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("diptych.screen.screening._ASK_SECONDS", 0.0)
+    monkeypatch.setattr("diptych.screen.screening._ASK_TIMES", 0)
 
     def enough(so_far: Screening) -> bool:
         return sum(one.judged for one in so_far.series) >= 2

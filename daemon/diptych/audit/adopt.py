@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,15 +35,46 @@ from diptych.audit.work import Work
 
 OWNED = "owned"
 UNIQUE = "unique"
+# Characters of a source.
+_SOURCE = 32
 NO_RELATION = ("not-screenable", "not-an-image")
 
 
 def series_of(theirs: Connection) -> Sequence[Row[Any]]:
-    """The judged series of a delivery's archive, in its order."""
+    """The judged series of a delivery's archive that something can be recognised by, in its order;
+    of the others nothing would be there to be forgotten."""
     is_judged = select(revision.c.series_id).where(revision.c.status == "judged")
     return theirs.execute(
-        select(series).where(series.c.id.in_(is_judged.scalar_subquery())).order_by(series.c.id)
+        select(series)
+        .where(
+            series.c.id.in_(is_judged.scalar_subquery()),
+            series.c.id.in_(select(case.c.series_id).scalar_subquery()),
+        )
+        .order_by(series.c.id)
     ).all()
+
+
+def sources(theirs: Connection, rows: Sequence[Row[Any]], name: str) -> dict[int, str]:
+    """Their series → its source in ours: ``name``, and ``name~2`` and so on of other series that
+    have the same UIDs. Without those of the same files, of which one is enough."""
+    shared = Counter(map(_uids, rows))
+    seen: dict[tuple[str, str], list[frozenset[int]]] = defaultdict(list)
+    found = {}
+    for row in rows:
+        files: frozenset[int] = frozenset()
+        if shared[_uids(row)] > 1:
+            contents = select(instance.c.blob_id).where(instance.c.series_id == row.id)
+            files = frozenset(theirs.execute(contents).scalars())
+        known = seen[_uids(row)]
+        if files not in known:
+            known.append(files)
+            suffix = f"~{len(known)}" if len(known) > 1 else ""
+            found[row.id] = name[: _SOURCE - len(suffix)] + suffix
+    return found
+
+
+def _uids(one: Row[Any]) -> tuple[str, str]:
+    return one.study_instance_uid, one.series_instance_uid
 
 
 def adopt(
@@ -54,8 +86,8 @@ def adopt(
     their_fingerprint: int,
 ) -> list[int]:
     """Write the series ``one`` of their archive into ours; returns its cases, none when it is here
-    already (another series of the same ``source`` and UIDs)."""
-    uids = one.study_instance_uid, one.series_instance_uid
+    already (a series of the same ``source`` and UIDs)."""
+    uids = _uids(one)
     key = series.c.source == source
     for column, value in zip(
         (series.c.study_instance_uid, series.c.series_instance_uid), uids, strict=True

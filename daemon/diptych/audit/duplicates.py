@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, exists, select
 
-from diptych.audit.schema import case, event, series, verdict
+from diptych.audit.schema import case, event, membership, series, verdict
 from diptych.audit.work import MICROSECONDS
 
 DUPLICATES = ("exact", "near-duplicate", "partial")
@@ -93,6 +93,8 @@ def since(connection: Connection, start: int) -> list[OfSource]:
             verdict.c.revision == 0,
             verdict.c.principal,
             verdict.c.relation.not_in(NOT_SCREENABLE),
+            # What was accepted of a delivery was not received.
+            ~exists().where(membership.c.case_id == verdict.c.case_id),
         )
         .order_by(verdict.c.id)
     ).all()

@@ -184,7 +184,7 @@ def _forget_delivery(chosen: Config, store: Store, name: str, committed: bool) -
     from diptych.screen import accepting
 
     gone = accepting.forget_delivery(chosen, name, committed)
-    if gone.cases:
+    if gone.joined:
         _let_go(chosen, store)
     typer.echo(f"delivery {name}: forgotten; {gone.cases} cases of the archive, its own archive")
 

@@ -166,15 +166,18 @@ def _screen(chosen: Config, asked: _Asked) -> int:
     )
 
     def enough(so_far: Screening) -> bool:
-        if not asked.stop_when_exceeded:
-            return False
         so_far, _ = dismissals.apply(so_far, dismissed)
         return limits.exceeded_already(so_far, rules, len(so_far.series))
 
     with (
         Shown() as shown,
         screening.screen(
-            chosen, wanted, tell_reading=shown.reading, tell=shown.judging, enough=enough
+            chosen,
+            wanted,
+            tell_reading=shown.reading,
+            tell=shown.judging,
+            warn=shown.warning,
+            enough=enough if asked.stop_when_exceeded else None,
         ) as done,
     ):
         shown.writing()
@@ -252,6 +255,9 @@ class Shown:
         if copies:
             where = ", ".join(f"{relation} ({name})" for name, relation in copies.items())
             self._console.print(Text(f"series {number:,}: {where}"), soft_wrap=True)
+
+    def warning(self, words: str) -> None:
+        self._console.print(Text(words), soft_wrap=True)
 
     def writing(self) -> None:
         self._bar.update(self._task, description="Writing the report", total=None, rest="")

@@ -62,7 +62,11 @@ def run_splits(
         with (
             Shown() as shown,
             screening.screen(
-                load(data, config), wanted, tell_reading=shown.reading, tell=shown.judging
+                load(data, config),
+                wanted,
+                tell_reading=shown.reading,
+                tell=shown.judging,
+                warn=shown.warning,
             ) as done,
         ):
             found = done.screening

@@ -47,6 +47,7 @@ CREATE TABLE IF NOT EXISTS absent (
 CREATE TABLE IF NOT EXISTS part (
   file INTEGER NOT NULL, at TEXT NOT NULL, of_file INTEGER NOT NULL, of_at TEXT NOT NULL,
   role TEXT NOT NULL, PRIMARY KEY (file, at)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS part_of ON part (of_file, of_at);
 CREATE TABLE IF NOT EXISTS lacking (
   file INTEGER NOT NULL, at TEXT NOT NULL, number INTEGER NOT NULL, role TEXT NOT NULL,
   name TEXT NOT NULL, PRIMARY KEY (file, at, number)) WITHOUT ROWID;
@@ -136,8 +137,11 @@ class Catalogue:
     def __enter__(self) -> Catalogue:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
+        """Raises ConfigError where its file cannot be used, as when the disk is full."""
         self.close()
+        if isinstance(error, sqlite3.Error):
+            raise ConfigError(f"{self.path}: {error}") from error
 
     def close(self) -> None:
         """Once; what lay in the scratch folder goes."""
@@ -155,7 +159,14 @@ class Catalogue:
             if known is not None and known[0] != said:
                 self.db.execute("UPDATE file SET done = 0")
             self.db.execute("UPDATE file SET seen = 0")
+            self.db.execute("DELETE FROM about WHERE key = 'related'")
             self.db.execute("DELETE FROM absent")
+
+    @property
+    def whole(self) -> bool:
+        """Whether it was brought up to date to the end; else its series are not what is there."""
+        found = self.db.execute("SELECT 1 FROM about WHERE key = 'related'").fetchone()
+        return found is not None
 
     def listed(self, some: Iterable[Listed]) -> None:
         """In one transaction; a file that is unchanged and done stays done."""

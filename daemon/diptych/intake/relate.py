@@ -70,6 +70,7 @@ def relate(db: sqlite3.Connection) -> None:
         db.execute("DROP INDEX entry_whole")
         db.execute("DROP TABLE temp.image")
         db.execute("DROP TABLE temp.copied")
+        db.execute("INSERT OR REPLACE INTO about VALUES ('related', '')")
 
 
 def _follow(db: sqlite3.Connection) -> None:

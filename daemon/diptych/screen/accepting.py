@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 
 from diptych import service
+from diptych.active import model_in_use
 from diptych.audit import adopt, archive, chain, deliveries, forget
 from diptych.audit.deliveries import Delivery, Standing
 from diptych.audit.schema import case, fingerprint
@@ -24,7 +25,8 @@ from diptych.screen.delivery import Folder, Settings
 
 @dataclass(frozen=True)
 class Accepted:
-    """series: that joined; cases: of these; before: series that had joined in an earlier try."""
+    """series: that joined; cases: of these; before: series of which the same files had joined, in
+    an earlier try or as another series of it."""
 
     series: int
     cases: int
@@ -33,9 +35,11 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Gone:
-    """What was forgotten. cases: of the main archive."""
+    """What was forgotten. cases: of the main archive; joined: whether some had joined it, that an
+    earlier try forgot, perhaps."""
 
     cases: int
+    joined: bool
 
 
 def everything(config: Config) -> list[Delivery]:
@@ -61,14 +65,20 @@ def accept(config: Config, name: str, standing: Standing) -> Accepted:
             own = folder.open_store(main)
             try:
                 _refuse_unfinished(folder, catalogue, own)
+                settings = folder.about().settings
+                if settings.fingerprint != model_in_use(config, main).fingerprint:
+                    raise UsageError(
+                        f"{name} was screened by another model than the one in use, which would "
+                        "find nothing of it: run the same `diptych screen` again first"
+                    )
                 accepted = Accepted(0, 0, 0)
                 if standing == Standing.OWNED:
-                    accepted = _join(main, own, found, folder.about().settings)
+                    accepted = _join(main, own, found, settings)
             finally:
                 own.close()
-        with main.write() as connection:
-            deliveries.accept(connection, found, standing)
-            head = chain.head(connection)
+            with main.write() as connection:
+                deliveries.accept(connection, found, standing)
+                head = chain.head(connection)
         chain.write_head(config.data / "audit-heads.jsonl", *head)
         return accepted
     finally:
@@ -85,10 +95,11 @@ def forget_delivery(config: Config, name: str, promised_too: bool = False) -> Go
     try:
         found = _found(main, name)
         with main.read() as connection:
-            joined = archive.present(connection, deliveries.cases(connection, found))
+            cases = deliveries.cases(connection, found)
+            present = archive.present(connection, cases)
         spool = Spool(config.spool_folder, config.source_names())
         gone: set[int] = set()
-        for case_id in sorted(joined):
+        for case_id in sorted(present):
             if case_id not in gone:
                 forgotten = forget.forget(main, case_id, promised_too)
                 gone |= set(forgotten.cases)
@@ -98,7 +109,7 @@ def forget_delivery(config: Config, name: str, promised_too: bool = False) -> Go
             with Catalogue(folder.path):
                 folder.remove()
         deliveries.remove(main, found, {"cases": len(gone)})
-        return Gone(len(gone))
+        return Gone(len(gone), bool(cases))
     finally:
         main.close()
 
@@ -115,8 +126,8 @@ def _found(main: Store, name: str) -> Delivery:
 
 def _refuse_unfinished(folder: Folder, catalogue: Catalogue, own: Store) -> None:
     wanted = {row.key for row in run.rows(catalogue.db)} - catalogue.unjudged().keys()
-    left = len(wanted - deliveries.judged_sources(own)) if folder.exists else len(wanted)
-    if left or not folder.exists:
+    left = len(wanted ^ deliveries.judged_sources(own)) if folder.exists else len(wanted)
+    if left or not folder.exists or not catalogue.whole:
         raise UsageError(
             f"{folder.name} was not judged whole ({left} series are left): "
             "run the same `diptych screen` again first"
@@ -129,6 +140,7 @@ def _join(main: Store, own: Store, found: Delivery, settings: Settings) -> Accep
             select(fingerprint).where(fingerprint.c.fingerprint == settings.fingerprint)
         ).one()
         rows = adopt.series_of(theirs)
+        sources = adopt.sources(theirs, rows, found.name)
     with main.read() as connection:
         owned = connection.execute(select(case.c.id).where(case.c.forgotten_at.is_(None))).first()
         joined = deliveries.cases(connection, found)
@@ -139,8 +151,10 @@ def _join(main: Store, own: Store, found: Delivery, settings: Settings) -> Accep
     our_fingerprint = archive.fingerprint_id(main, model.fingerprint, model.model, model.dimension)
     series = cases = 0
     for row in rows:
+        if row.id not in sources:
+            continue
         with own.read() as theirs, main.write() as ours:
-            made = adopt.adopt(ours, theirs, row, found.name, our_fingerprint, model.id)
+            made = adopt.adopt(ours, theirs, row, sources[row.id], our_fingerprint, model.id)
             deliveries.join(ours, found, made)
         series += bool(made)
         cases += len(made)

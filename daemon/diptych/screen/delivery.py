@@ -31,20 +31,24 @@ RESERVED = frozenset({"delivery", "owned", "test-set", "candidate"})
 
 @dataclass(frozen=True)
 class Settings:
-    """What its verdicts depend on. against: the names of the collections it is compared with."""
+    """What its verdicts depend on. against: the names of the collections it is compared with;
+    archives: the archive_uuid of each, as names come again."""
 
     fingerprint: str
     policy: str
     against: tuple[str, ...]
+    archives: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class About:
-    """``delivery.json``. began: UTC microseconds, of the first run; seconds: of all runs."""
+    """``delivery.json``. began: UTC microseconds, of the first run; seconds: of all runs. newest:
+    the newest case of each collection that it is compared with, when it began."""
 
     settings: Settings
     inputs: tuple[str, ...]
     began: int
+    newest: tuple[int, ...]
     seconds: float = 0.0
 
 
@@ -67,19 +71,30 @@ class Folder:
         return self._about.exists()
 
     @property
+    def has_archive(self) -> bool:
+        """False also where it was lost, or left out of what was restored."""
+        return self.exists and (self.path / "diptych.sqlite3").exists()
+
+    @property
     def head_file(self) -> Path:
         """Where the heads of its chain are written beside its database."""
         return self.path / "audit-heads.jsonl"
 
-    def begin(self, settings: Settings, inputs: tuple[str, ...]) -> tuple[About, bool]:
+    def make(self) -> None:
+        """For this user alone: paths, UIDs and proxies of patients will be in it."""
+        for folder in (self.path.parent, self.path):
+            folder.mkdir(mode=0o700, exist_ok=True)
+
+    def begin(
+        self, settings: Settings, inputs: tuple[str, ...], newest: tuple[int, ...]
+    ) -> tuple[About, bool]:
         """Before judging; what was judged under other settings goes. True: so it was."""
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         known = self.about() if self.exists else None
         if known is not None and known.settings == settings:
             self.write(replace(known, inputs=inputs))
             return replace(known, inputs=inputs), False
         self.clear()
-        made = About(settings, inputs, now())
+        made = About(settings, inputs, now(), newest)
         self.write(made)
         return made, known is not None
 
@@ -95,8 +110,9 @@ class Folder:
         try:
             said = json.loads(self._about.read_text("utf-8"))
             settings = said.pop("settings")
-            settings["against"] = tuple(settings["against"])
-            said["inputs"] = tuple(said["inputs"])
+            for names, of in (("against", settings), ("archives", settings), ("inputs", said)):
+                of[names] = tuple(of[names])
+            said["newest"] = tuple(said["newest"])
             return About(Settings(**settings), **said)
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{self._about} cannot be read: {error}; remove it") from error

@@ -78,8 +78,9 @@ class Tools:
 
 @dataclass(frozen=True)
 class Row:
-    """A series of the catalogue. key: names it in the archive, the same as long as its files are
-    the same. size: bytes of its files; packed: all of them in this archive, None: they are not."""
+    """A series of the catalogue. key: names it in the archive, the same as long as its files and
+    what belongs to them are the same. size: bytes of its files; packed: all of them in this
+    archive, None: they are not."""
 
     number: int
     key: str
@@ -115,6 +116,15 @@ def rows(db: sqlite3.Connection) -> list[Row]:
         ):
             hashed.update(repr(entry).encode())
             files.add(where if at else None)
+        for part in db.execute(
+            "SELECT whole, entry.size, stamp FROM series_entry AS of JOIN part "
+            "ON part.of_file = of.file AND part.of_at = of.at "
+            "JOIN entry ON entry.file = part.file AND entry.at = part.at "
+            "JOIN file ON file.id = part.file "
+            "WHERE of.series = ? AND role IN ('detached-data', 'sidecar') ORDER BY whole, part.at",
+            (number,),
+        ):
+            hashed.update(repr(part).encode())
         packed = files.pop() if len(files) == 1 else None
         found.append(Row(number, hashed.hexdigest()[:32], planes, size, packed))
     return found
@@ -141,7 +151,11 @@ def judge(
     indexes = Indexes(
         open_index(config, store, embedder, fingerprint_id), open_layouts(config, store)
     )
-    paths: dict[str, Path] = {}
+    held: list[_Laid] = []
+
+    def path_of(locator: str) -> Path:
+        return next(laid.paths[locator] for laid in held if locator in laid.paths)
+
     with (
         DecoderPool(
             children=os.cpu_count() or 1,
@@ -157,19 +171,17 @@ def judge(
             indexes,
             fingerprint_id,
             tools.policy,
-            paths.__getitem__,
+            path_of,
             folder.head_file,
             tools.others,
         )
         said = _Said(everything, left, tell)
-        held: list[_Laid] = []
         for laid in laying.ahead(left):
             # The one before is judged when this one is known, so that it is decoded meanwhile.
             if laid.refused is not None:
                 catalogue.leave_unjudged(laid.row.key, laid.refused.reason, str(laid.refused))
                 said.done(laid.row, {})
                 continue
-            paths |= laid.paths
             _register(store, laid)
             held.append(laid)
             if len(held) < 2:
@@ -179,9 +191,9 @@ def judge(
             if enough():
                 held.pop().hold.close()
                 return False
-        for last in held:
-            said.done(last.row, _judge_one(store, pipeline, config.decode.attempts))
-            last.hold.close()
+        while held:
+            said.done(held[0].row, _judge_one(store, pipeline, config.decode.attempts))
+            held.pop(0).hold.close()
     return True
 
 
@@ -306,6 +318,9 @@ def _hashed(
             while piece := file.read(_PIECE):
                 sha256.update(piece)
                 size += len(piece)
+        if entry[1] != "dicom":
+            # Its values or its sidecar may be another file: equal headers are not equal images.
+            sha256.update(f" {row.key} {entry[0]}".encode())
         content = sha256.hexdigest()
         found[content] = path
         arrivals.append(_arrival(row, content, size, *entry))

@@ -20,7 +20,7 @@ from diptych import policies, service
 from diptych.active import model_in_use
 from diptych.audit import archive, chain, deliveries, models
 from diptych.audit.deliveries import Standing
-from diptych.audit.schema import case
+from diptych.audit.schema import case, site
 from diptych.audit.store import Store
 from diptych.beside import Beside
 from diptych.config import Config
@@ -40,8 +40,10 @@ from diptych.worker import open_index, open_layouts
 OWNED = "owned"
 TEST_SET = "test-set"
 STOPPED = "the limits were exceeded, whatever would have followed"
-# How often it is asked whether the limits are exceeded.
+# How often it is asked whether the limits are exceeded: not before so many seconds, nor before so
+# many times what the last answer took, as each reads all that was found.
 _ASK_SECONDS = 10.0
+_ASK_TIMES = 20
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,12 @@ def screen(
     *,
     tell_reading: Callable[[Reading], None] = lambda _: None,
     tell: Callable[[run.Progress], None] = lambda _: None,
-    enough: Callable[[Screening], bool] = lambda _: False,
+    warn: Callable[[str], None] = lambda _: None,
+    enough: Callable[[Screening], bool] | None = None,
     limits: Limits | None = None,
 ) -> Iterator[Done]:
-    """Judge what is not judged yet. ``enough`` hears the findings so far, and may end it.
+    """Judge what is not judged yet. ``enough`` hears the findings so far, and may end it; ``warn``
+    what is not as who runs it again may think.
 
     After Ctrl-C, too, what is known is given, with ``stopped`` saying so. Raises UsageError,
     ConfigError, ModelError, StoreError.
@@ -93,10 +97,20 @@ def screen(
                 f"{wanted.name} was accepted as {found.standing}: screen under another name, or "
                 f"`diptych forget --delivery {wanted.name}` first"
             )
+        if wanted.name in config.source_names():
+            raise UsageError(f"{wanted.name} is a source of the configuration: choose another name")
+        with main.read() as connection:
+            if deliveries.cases(connection, found):
+                raise UsageError(
+                    f"a part of {wanted.name} is owned, as `diptych accept` was cut off: "
+                    f"`diptych accept {wanted.name}` ends that, "
+                    f"`diptych forget --delivery {wanted.name}` undoes it"
+                )
         embedder = Embedder(model_in_use(config, main), threads=os.cpu_count() or 1)
         with main.read() as connection:
             chosen = policies.in_use(connection)
         sides = _sides(config, main, wanted, embedder, stack)
+        folder.make()
         catalogue = stack.enter_context(
             take_in(
                 list(wanted.inputs),
@@ -109,11 +123,33 @@ def screen(
             )
         )
         policy = chosen.under(embedder.model.d_max)
-        about, _ = folder.begin(
-            Settings(embedder.fingerprint, policy.label, tuple(sides)), wanted.inputs
+        stores = [side.store for side, _ in sides.values()]
+        settings = Settings(
+            embedder.fingerprint, policy.label, tuple(sides), tuple(map(_uuid, stores))
         )
+        newest = tuple(map(_newest, stores))
+        about, anew = folder.begin(settings, wanted.inputs, newest)
         own = folder.open_store(main)
+        if deliveries.judged_sources(own) - {row.key for row in run.rows(catalogue.db)}:
+            # Others were called copies of what is not there any more.
+            own.close()
+            folder.clear()
+            about, _ = folder.begin(settings, wanted.inputs, newest)
+            anew, own = True, folder.open_store(main)
         stack.callback(own.close)
+        if anew:
+            warn(
+                f"all of {wanted.name} is judged again: since the last run files changed or went, "
+                "or the model, the policy or what it is compared with is another one"
+            )
+        for name, store, known in zip(sides, stores, about.newest, strict=True):
+            if joined := _joined(store, known):
+                cases = "1 case" if joined == 1 else f"{joined:,} cases"
+                warn(
+                    f"{cases} of {name} joined it since {wanted.name} was first judged; "
+                    "what was judged before is not compared with them: "
+                    f"`diptych forget --delivery {wanted.name}` and this again would"
+                )
         policies.resolve(own, chosen, embedder.model.d_max)
         of = reading.Delivery(
             name=wanted.name,
@@ -142,7 +178,9 @@ def screen(
         stopped = ""
         try:
             tools = run.Tools(embedder, policy, others)
-            asked = _Every(_ASK_SECONDS, lambda: enough(reading.screening(of)))
+            asked = _Every(
+                _ASK_SECONDS, lambda: enough is not None and enough(reading.screening(of))
+            )
             if not run.judge(folder, catalogue, own, tools, tell, asked):
                 stopped = STOPPED
         except KeyboardInterrupt:
@@ -169,14 +207,25 @@ def past(config: Config, name: str) -> Screening:
         about = folder.about()
         entry = model_in_use(config, main)
         catalogue = stack.enter_context(Catalogue(folder.path))
+        if not catalogue.whole:
+            raise UsageError(
+                f"{name} was being read when `diptych screen` was cut off: "
+                "run the same `diptych screen` again first"
+            )
         stores = {name: folder.open_store(main)}
-        for other in about.settings.against:
-            if other == OWNED:
-                stores[other] = main
-            elif Folder(config, other).exists:
-                stores[other] = Folder(config, other).open_store(main)
-        for store in stores.values():
-            stack.callback(store.close)
+        stack.callback(stores[name].close)
+        for other, archive_uuid in zip(
+            about.settings.against, about.settings.archives, strict=True
+        ):
+            store = main
+            if other != OWNED:
+                there = Folder(config, other)
+                if not there.has_archive:
+                    continue
+                store = there.open_store(main)
+                stack.callback(store.close)
+            if _uuid(store) == archive_uuid:
+                stores[other] = store
         sides = {}
         for other, store in stores.items():
             with store.read() as connection:
@@ -211,6 +260,11 @@ def _sides(
             store, where = main, config
         else:
             folder = Folder(config, name)
+            if not folder.has_archive:
+                raise UsageError(
+                    f"what was screened as {name} is not in {folder.path} (it is in no backup): "
+                    f"`diptych forget --delivery {name}`, or leave it out by --against"
+                )
             where, store = folder.config, folder.open_store(main)
             stack.callback(store.close)
         with store.read() as connection:
@@ -229,6 +283,28 @@ def _sides(
             )
         found[name] = _side(_kind(name, known), name, cases, store, embedder), where
     return found
+
+
+def _uuid(store: Store) -> str:
+    with store.read() as connection:
+        return str(connection.execute(select(site.c.archive_uuid)).scalar_one())
+
+
+def _newest(store: Store) -> int:
+    with store.read() as connection:
+        return int(connection.execute(select(func.max(case.c.id))).scalar_one() or 0)
+
+
+def _joined(store: Store, after: int) -> int:
+    """Cases that came after that one."""
+    with store.read() as connection:
+        return int(
+            connection.execute(
+                select(func.count())
+                .select_from(case)
+                .where(case.c.id > after, case.c.forgotten_at.is_(None))
+            ).scalar_one()
+        )
 
 
 def _named(wanted: Wanted, known: Sequence[deliveries.Delivery]) -> list[str]:
@@ -285,11 +361,13 @@ class _Every:
     """Asks at most so often; says no in between."""
 
     def __init__(self, seconds: float, ask: Callable[[], bool]) -> None:
-        self._seconds, self._ask, self._asked_at = seconds, ask, monotonic()
+        self._seconds, self._ask, self._next = seconds, ask, monotonic() + seconds
 
     def __call__(self) -> bool:
-        if monotonic() - self._asked_at < self._seconds:
+        begun = monotonic()
+        if begun < self._next:
             return False
         answer = self._ask()
-        self._asked_at = monotonic()
+        ended = monotonic()
+        self._next = ended + max(self._seconds, _ASK_TIMES * (ended - begun))
         return answer
