@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import forked
 from cli.command_line import command, environment
 from screen.small import copy_of, processed, scan, write
 
@@ -35,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(folder: Path) -> Iterator[Run]:
     def started(*arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        return forked.run(
             command(*arguments, "--data", "data"),
             cwd=folder,
             env=environment(),
