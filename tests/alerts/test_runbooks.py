@@ -33,6 +33,7 @@ def commands(text: str) -> list[str]:
 
 
 def code(text: str) -> list[str]:
+    text = text.replace("\\\n", " ")  # a line that goes on
     blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
     return [line for block in blocks for line in block.splitlines()]
 

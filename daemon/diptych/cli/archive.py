@@ -149,10 +149,10 @@ def forget(
     with in_words():
         from diptych.audit import forget as forgetting
 
-        chosen = load(data, config)
-        store = open_store(chosen)
         if (case is None) == (delivery is None):
             raise UsageError("name one case, or one delivery with --delivery")
+        chosen = load(data, config)
+        store = open_store(chosen)
         try:
             if delivery is not None:
                 _forget_delivery(chosen, store, delivery, committed)
