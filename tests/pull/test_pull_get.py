@@ -134,7 +134,9 @@ def test_the_archive_is_answered_what_the_daemon_answers(
             "1 studies, 1 series: 0 pulled (2 instances), 0 before, 1 not whole\n",
         )
     assert held(daemon) == {wanted[0].SOPInstanceUID, wanted[2].SOPInstanceUID}
-    assert daemon.metric('diptych_store_failures_total{reason="unparsable"}') == 1
+    # Counted beside the answer, not before it.
+    refused = 'diptych_store_failures_total{reason="unparsable"}'
+    daemon.wait_until(lambda: daemon.metric(refused) == 1, "counted", 10)
 
 
 def test_an_archive_behind_tls_gives_to_a_listener_behind_tls(
