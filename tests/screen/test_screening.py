@@ -299,3 +299,14 @@ def test_copies_inside_a_delivery_are_copies_of_each_other_when_it_is_owned(
     # Their evidence speaks of the cases by the numbers that they have here.
     again = json.loads(done.stdout)
     assert (again["judged"], again["changed"]) == (5, [])
+
+
+def test_the_body_part_of_both_sides_is_said(chosen: Config, delivered: Path) -> None:
+    found = screened(chosen, "spring", delivered)
+    for name in ("a", "b"):
+        stack = at(found, name).principal
+        assert stack is not None
+        assert stack.body_part == scan(1)[0].BodyPartExamined
+    other = at(found, "b").principal.matches[0].other  # type: ignore[union-attr]
+    assert other is not None
+    assert other.body_part == scan(1)[0].BodyPartExamined
