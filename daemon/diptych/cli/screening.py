@@ -161,7 +161,6 @@ def _screen(chosen: Config, asked: _Asked) -> int:
         asked.vendor,
         asked.inputs,
         asked.against,
-        price,
         tuple(folders),
     )
 

@@ -61,12 +61,12 @@ def identify(
         raise Mismatch(f"{_KEYWORDS[_SOP_INSTANCE if sop_class else _SOP_CLASS]} is empty")
     study, series = _uid(values, _STUDY), _uid(values, _SERIES)
     synthetic = not series
-    series = series or _made_up(f"{association}\n{study}")
+    series = series or made_up(f"{association}\n{study}")
     # Without a study: two series must not look as if they shared one.
-    return Identity(sop_class, sop_instance, study or _made_up(series), series, synthetic)
+    return Identity(sop_class, sop_instance, study or made_up(series), series, synthetic)
 
 
-def _made_up(text: str) -> str:
+def made_up(text: str) -> str:
     """A name that is no UID, the same for the same text."""
     return f"synthetic.{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 

@@ -7,7 +7,7 @@ import sqlite3
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, select
 
 from diptych import __version__
-from diptych.audit import archive
+from diptych.audit import archive, schema
 from diptych.audit.schema import digest, evidence, instance, series, verdict
 from diptych.audit.store import Store, now
 from diptych.intake.catalogue import Catalogue
@@ -51,26 +51,25 @@ class Side:
 
 @dataclass(frozen=True)
 class Delivery:
-    """What is read. own: its archive; sides: by name."""
+    """What is read. rows: the catalogue's series; own: its archive; sides: by name."""
 
     name: str
     vendor: str
     about: About
     catalogue: Catalogue
+    rows: Sequence[run.Row]
     own: Side
     sides: Mapping[str, Side]
     policy: Policy
     model: str
     stopped: str = ""
-    price: Decimal | None = None
 
 
 def screening(of: Delivery) -> Screening:
     """All that is known by now; ``complete`` says whether that is all."""
     db = of.catalogue.db
     reader = _Reader(of)
-    rows = run.rows(db)
-    found = tuple(reader.series(row) for row in rows)
+    found = tuple(reader.series(row) for row in of.rows)
     files, size = db.execute("SELECT count(*), coalesce(sum(size), 0) FROM file").fetchone()
     # Counted as they were opened, not as outcomes: the two must agree.
     (members,) = db.execute("SELECT coalesce(sum(members), 0) FROM entry").fetchone()
@@ -135,7 +134,7 @@ class _Reader:
     numbers: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.numbers = {row.key: row.number for row in run.rows(self.of.catalogue.db)}
+        self.numbers = {row.key: row.number for row in self.of.rows}
         self.lost = self.of.catalogue.unjudged()
         self.facts: dict[int, Mapping[str, str]] = {}
 
@@ -173,7 +172,7 @@ class _Reader:
             bytes=size,
             vendor=vendor or self.of.vendor,
             split=split,
-            price=_decimal(price) if price else self.of.price,
+            price=Decimal(price) if price else None,
             stacks=stacks,
             refused=refused,
             facts=self._facts(row.number),
@@ -211,7 +210,7 @@ class _Reader:
             reason=one.reason or "",
             detail=one.detail or "",
             modality=one.modality or "",
-            body_part="",
+            body_part=one.body_part or "",
             slices=one.slices,
             informative_slices=one.informative_slices,
             # Each of its series is a source of its own here.
@@ -257,7 +256,11 @@ class _Reader:
     def _look_up(self, connection: Connection, name: str, case: int) -> Known:
         owner = archive.owner_of_case(connection, case)
         newest = connection.execute(
-            select(verdict).where(verdict.c.case_id == case).order_by(verdict.c.id.desc()).limit(1)
+            select(verdict, schema.case.c.body_part)
+            .join(schema.case, schema.case.c.id == verdict.c.case_id)
+            .where(verdict.c.case_id == case)
+            .order_by(verdict.c.id.desc())
+            .limit(1)
         ).one_or_none()
         number = self.numbers.get(owner.source) if owner and name == DELIVERY else None
         return Known(
@@ -266,7 +269,7 @@ class _Reader:
             series_instance_uid=owner.series_instance_uid if owner else None,
             source=owner.source if owner and name != DELIVERY else "",
             modality=(newest.modality or "") if newest else "",
-            body_part="",
+            body_part=(newest.body_part or "") if newest else "",
             slices=newest.slices if newest else 0,
             facts=self._facts(number) if number is not None else {},
             content=(newest.case_digest or "") if newest else "",
@@ -275,8 +278,9 @@ class _Reader:
 
 def _verdicts(connection: Connection, key: str) -> Sequence[Row[Any]]:
     return connection.execute(
-        select(verdict, evidence.c.data, digest.c.patient_hmac)
+        select(verdict, evidence.c.data, digest.c.patient_hmac, schema.case.c.body_part)
         .join(series, series.c.id == verdict.c.series_id)
+        .outerjoin(schema.case, schema.case.c.id == verdict.c.case_id)
         .outerjoin(evidence, evidence.c.verdict_id == verdict.c.id)
         .outerjoin(
             digest,
@@ -335,11 +339,3 @@ def _facts(db: sqlite3.Connection, number: int) -> Mapping[str, str]:
     said: dict[str, str] = json.loads(facts) if facts else {}
     more = {"Rows": rows, "Columns": columns, "TransferSyntaxUID": syntax}
     return said | {name: str(value) for name, value in more.items() if value}
-
-
-def _decimal(text: str) -> Decimal | None:
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        return None
-    return value if value.is_finite() and value >= 0 else None

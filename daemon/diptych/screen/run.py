@@ -34,6 +34,7 @@ from diptych.judge.policy import Policy
 from diptych.log import get_logger
 from diptych.lookup import Indexes
 from diptych.pipeline import Pipeline
+from diptych.receive.header import UID_BYTES, made_up
 from diptych.screen.delivery import Folder
 from diptych.screen.findings import COPIES
 from diptych.volume.decoders import DecoderPool
@@ -133,16 +134,17 @@ def rows(db: sqlite3.Connection) -> list[Row]:
 def judge(
     folder: Folder,
     catalogue: Catalogue,
+    everything: Sequence[Row],
     store: Store,
     tools: Tools,
     tell: Callable[[Progress], None] = lambda _: None,
     enough: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Judge what is not judged yet; False when ``enough`` ended it before. Raises StoreError."""
+    """Judge what of ``everything`` in the catalogue is not judged yet; False when ``enough`` ended
+    it before. store: of the delivery's archive. Raises StoreError."""
     deliveries.discard_unjudged(store)
     catalogue.retry()
     known = deliveries.judged_sources(store)
-    everything = rows(catalogue.db)
     left = [row for row in everything if row.key not in known]
     config, embedder = folder.config, tools.embedder
     fingerprint_id = archive.fingerprint_id(
@@ -353,9 +355,9 @@ def _arrival(
 
 
 def _uid(said: str, otherwise: str) -> str:
-    if said and len(said) <= 64 and said.isprintable():
+    if said and len(said) <= UID_BYTES and said.isprintable():
         return said
-    return f"synthetic.{hashlib.sha256(otherwise.encode()).hexdigest()[:32]}"
+    return made_up(otherwise)
 
 
 class _Said:

@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from pathlib import Path
 from time import monotonic
 
@@ -49,14 +48,13 @@ _ASK_TIMES = 20
 @dataclass(frozen=True)
 class Wanted:
     """What is asked for. against: "owned", "test-set" (all there are), or a delivery's name; None:
-    all that there is. price: of a series where no manifest says one. pass_over: folders inside the
-    inputs that are ours, such as the report's. splits: (input, split)."""
+    all that there is. pass_over: folders inside the inputs that are ours, such as the report's.
+    splits: (input, split)."""
 
     name: str
     vendor: str
     inputs: tuple[str, ...]
     against: tuple[str, ...] | None = None
-    price: Decimal | None = None
     pass_over: tuple[Path, ...] = ()
     splits: tuple[tuple[str, str], ...] = ()
 
@@ -130,7 +128,8 @@ def screen(
         newest = tuple(map(_newest, stores))
         about, anew = folder.begin(settings, wanted.inputs, newest)
         own = folder.open_store(main)
-        if deliveries.judged_sources(own) - {row.key for row in run.rows(catalogue.db)}:
+        rows = run.rows(catalogue.db)
+        if deliveries.judged_sources(own) - {row.key for row in rows}:
             # Others were called copies of what is not there any more.
             own.close()
             folder.clear()
@@ -156,11 +155,11 @@ def screen(
             vendor=found.vendor,
             about=about,
             catalogue=catalogue,
+            rows=rows,
             own=_side(Kind.DELIVERY, reading.DELIVERY, 0, own, embedder),
             sides={name: side for name, (side, _) in sides.items()},
             policy=policy,
             model=embedder.model.name,
-            price=wanted.price,
         )
         others = [
             Beside(
@@ -181,7 +180,7 @@ def screen(
             asked = _Every(
                 _ASK_SECONDS, lambda: enough is not None and enough(reading.screening(of))
             )
-            if not run.judge(folder, catalogue, own, tools, tell, asked):
+            if not run.judge(folder, catalogue, rows, own, tools, tell, asked):
                 stopped = STOPPED
         except KeyboardInterrupt:
             stopped = "interrupted"
@@ -239,6 +238,7 @@ def past(config: Config, name: str) -> Screening:
                 vendor=found.vendor,
                 about=about,
                 catalogue=catalogue,
+                rows=run.rows(catalogue.db),
                 own=own,
                 sides=sides,
                 policy=chosen.under(entry.d_max),
