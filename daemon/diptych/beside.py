@@ -12,7 +12,8 @@ from diptych.audit.store import Store
 from diptych.audit.work import Work
 from diptych.judge import replay
 from diptych.judge.policy import Policy
-from diptych.lookup import Indexes, Ready, Stages, look_up
+from diptych.lookup import Indexes, look_up
+from diptych.ready import Ready, Stages
 from diptych.recorded import Recorded
 
 # Ids of rows begin at 1: nothing in another archive is the series itself.

@@ -1,6 +1,6 @@
-"""What one volume is to an archive, from its pixels to its verdict.
+"""What one volume is to an archive, from its prepared slices to its verdict.
 
-    prepare slices → embed → search → count c(1), c(3) → candidates → verify → verdict
+    embed → search → count c(1), c(3) → candidates → verify → verdict
 
 ``serve`` asks the archive in SQL (:mod:`diptych.recorded`), ``evaluate`` one in memory, and
 ``calibrate`` the one in SQL without some of its cases; the way is the same for all of them.
@@ -8,11 +8,7 @@
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -20,8 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diptych.embed.manifest import ModelEntry
-from diptych.embed.mask import informative
-from diptych.embed.prepare import digest_slices, prepare
 from diptych.errors import StoreError
 from diptych.judge import ladder, proxy
 from diptych.judge.check import Check
@@ -32,33 +26,13 @@ from diptych.judge.layout import Layout, layout
 from diptych.judge.policy import SURE, Policy
 from diptych.judge.verify import verify
 from diptych.log import get_logger
+from diptych.ready import Ready, Stages
 from diptych.search.archive import SearchIndex
 from diptych.search.index import MISSING, Hits, How
 from diptych.search.layouts import Layouts
 from diptych.search.neighbours import nearest
-from diptych.volume.orient import canonical_slices
-from diptych.volume.value import Volume
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A volume made ready to be looked up.
-
-    prepared: float32 (n, size, size), every slice. kept: bool (n,), the informative ones.
-    slice_digests: of the informative ones. proxy: its version and content.
-    """
-
-    prepared: NDArray[np.float32]
-    kept: NDArray[np.bool_]
-    slice_digests: tuple[bytes, ...]
-    proxy: tuple[int, bytes]
-
-    @property
-    def slices(self) -> NDArray[np.float32]:
-        """The informative slices."""
-        return self.prepared[self.kept]
 
 
 class Archive(Protocol):
@@ -117,42 +91,9 @@ class Finding:
     judgement: ladder.Judgement
 
 
-class Stages:
-    """Seconds spent per stage; stages of several stacks add up."""
-
-    def __init__(self) -> None:
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] += time.perf_counter() - started
-
-
 def shipped_policy(model: ModelEntry) -> Policy:
     """The policy that ships, with this model's measured distance."""
     return BUNDLED.under(model.d_max)
-
-
-def make_ready(volume: Volume, size: int, stages: Stages) -> Ready:
-    """Orient → proxy → prepare → mask → digest; ``size`` is the model's ``input_size``."""
-    with stages("prepare"), ThreadPoolExecutor(1) as beside:
-        # Compressing is most of a proxy's cost, and neither it nor resizing holds the interpreter.
-        packed = beside.submit(
-            proxy.encode,
-            volume.array,
-            volume.affine,
-            valid=volume.valid,
-            geometry=volume.geometry,
-        )
-        oriented = canonical_slices(volume)
-        prepared = prepare(oriented.array, size, oriented.valid, oriented.extremes)
-        kept = informative(prepared)
-        slice_digests = tuple(digest_slices(prepared[kept]))
-    return Ready(prepared, kept, slice_digests, (proxy.VERSION, packed.result()))
 
 
 def look_up(

@@ -22,7 +22,7 @@ RELATIONS = (
     "not-screenable",
     "not-an-image",
 )
-STAGES = ("decode", "assemble", "prepare", "embed", "search", "judge")
+STAGES = ("decode", "assemble", "prepare", "embed", "search", "judge", "verify")
 STORE_FAILURES = (
     "storage",
     "database",

@@ -3,9 +3,10 @@
     decode → assemble volumes → digest (exact tier) → prepare slices → embed → search
       → count c(1), c(3) → candidates → verify → verdict → record → index
 
-What one volume is to an archive is in :mod:`diptych.lookup`, the rest is here. Judging is serial
-per archive (search → verdict → commit → add): otherwise two simultaneous copies would both be
-unique. Where several workers judge, each first adds to its index what the others recorded.
+Up to the prepared slices it is :mod:`diptych.ready`, done for the next series while this one is
+judged; what one volume is to an archive is in :mod:`diptych.lookup`, the rest is here. Judging is
+serial per archive (search → verdict → commit → add): otherwise two simultaneous copies would both
+be unique. Where several workers judge, each first adds to its index what the others recorded.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from diptych.judge.layout import smoothed
 from diptych.judge.patient import patient_hmac
 from diptych.judge.policy import Policy
 from diptych.log import get_logger, shortened
-from diptych.lookup import Indexes, Stages, look_up, make_ready
+from diptych.lookup import Indexes, look_up
+from diptych.ready import Ready, ReadySeries, Stages, make_series_ready
 from diptych.recorded import Recorded
 from diptych.volume.ahead import DecodeAhead
-from diptych.volume.assemble import assemble
 from diptych.volume.decoders import DecoderPool
-from diptych.volume.plan import Stack, plan
+from diptych.volume.plan import Stack
 from diptych.volume.plane import Instance, Refusal
 
 log = get_logger(__name__)
@@ -47,9 +48,10 @@ COUNT_MODE = "informative"
 
 @dataclass(frozen=True)
 class Decoded:
-    """The instances of a revision: the images among them, and what became of each."""
+    """The instances of a revision: the stacks of the images among them, and what became of each."""
 
-    images: tuple[Instance, ...]
+    series: ReadySeries
+    images: int
     outcomes: tuple[verdicts.InstanceOutcome, ...]
     reasons: tuple[Reason, ...]
     modality: str | None
@@ -73,7 +75,8 @@ class Pipeline:
         others: Sequence[Beside] = (),
     ) -> None:
         self._store, self._embedder = store, embedder
-        self._decoders = DecodeAhead(decoders)
+        size = embedder.model.input_size
+        self._decoders = DecodeAhead(decoders, lambda outcomes: make_series_ready(outcomes, size))
         self.indexes, self._fingerprint_id = indexes, fingerprint_id
         self.policy, self._path_of, self._head_file = policy, path_of, head_file
         # The newest verdict whose vectors and layouts are in the indexes; None: not known.
@@ -90,10 +93,7 @@ class Pipeline:
         """
         faults.point("judge.begin")
         started, stages = time.perf_counter(), Stages()
-        with stages("decode"):
-            decoded = self._decode(work)
-        # The next series is decoded while this one is embedded; it is judged after this one.
-        self._decoders.expect(self._upcoming())
+        decoded = self._decode(work, stages)
         with self._store.judging():
             known = self._catch_up()
             cases = self._judge_stacks(work, decoded, stages)
@@ -150,9 +150,9 @@ class Pipeline:
             self._known = newest
         return newest
 
-    def _decode(self, work: Work) -> Decoded:
-        """Every instance becomes planes, not-an-image, or a reason."""
-        rows, paths, results = [], [], []
+    def _decode(self, work: Work, stages: Stages) -> Decoded:
+        """Every instance becomes planes, not-an-image, or a reason; and the images stacks."""
+        rows, paths = [], []
         lost: list[InstanceRow] = []
         for row in work.instances:
             path = self._path_of(row.locator)
@@ -161,8 +161,10 @@ class Pipeline:
             else:
                 rows.append(row)
                 paths.append(path)
-        results = self._decoders.decode(paths)
-        images: list[Instance] = []
+        with stages("decode"):
+            results, series = self._decoders.decode(paths)
+        # The next series is made ready while this one is judged; it is judged after this one.
+        self._decoders.expect(self._upcoming())
         outcomes = [verdicts.InstanceOutcome(r.instance_id, Reason.SPOOL_FILE_LOST) for r in lost]
         reasons = [Reason.SPOOL_FILE_LOST for _ in lost]
         modalities: Counter[str] = Counter()
@@ -173,7 +175,6 @@ class Pipeline:
                 reasons.append(result.reason)
                 outcomes.append(verdicts.InstanceOutcome(row.instance_id, result.reason))
                 continue
-            images.append(result)
             header = result.header
             outcomes.append(
                 verdicts.InstanceOutcome(
@@ -187,7 +188,14 @@ class Pipeline:
             )
         modality = modalities.most_common(1)[0][0] if modalities else None
         fragment = any(row.judged_before for row in lost)
-        return Decoded(tuple(images), tuple(outcomes), tuple(reasons), modality, fragment)
+        if fragment:
+            # The whole that was judged stays the archive's: its digest, its vectors, its proxy.
+            series = ReadySeries((), Stages())
+        elif series is None:
+            series = make_series_ready(results, self._embedder.model.input_size)
+        stages.add(series.stages)
+        images = sum(isinstance(result, Instance) for result in results)
+        return Decoded(series, images, tuple(outcomes), tuple(reasons), modality, fragment)
 
     def _upcoming(self) -> list[Path]:
         """The files of the revision that will most likely be judged next."""
@@ -199,14 +207,10 @@ class Pipeline:
     def _judge_stacks(
         self, work: Work, decoded: Decoded, stages: Stages
     ) -> list[verdicts.CaseVerdict]:
-        if not decoded.images or decoded.fragment:
-            # The whole that was judged stays the archive's: its digest, its vectors, its proxy.
-            return []
         cases = []
-        for stack in plan(decoded.images).stacks:
-            try:
-                cases.append(self._judge_stack(work, decoded, stack, stages))
-            except NotScreenable as error:
+        for each in decoded.series.stacks:
+            stack, ready = each.stack, each.ready
+            if isinstance(ready, NotScreenable):
                 cases.append(
                     verdicts.CaseVerdict(
                         signature=stack.signature,
@@ -215,20 +219,19 @@ class Pipeline:
                         modality=stack.Modality or decoded.modality,
                         body_part=stack.header.BodyPartExamined or None,
                         slices=len(stack.slices),
-                        reason=error.reason,
-                        detail=error.detail,
+                        reason=ready.reason,
+                        detail=ready.detail,
                         digests=self._digests(stack),
                     )
                 )
+            else:
+                cases.append(self._judge_stack(work, decoded, stack, ready, stages))
         return cases
 
     def _judge_stack(
-        self, work: Work, decoded: Decoded, stack: Stack, stages: Stages
+        self, work: Work, decoded: Decoded, stack: Stack, ready: Ready, stages: Stages
     ) -> verdicts.CaseVerdict:
         digests = self._digests(stack)
-        with stages("assemble"):
-            volume = assemble(stack)
-        ready = make_ready(volume, self._embedder.model.input_size, stages)
         known = Recorded(self._store, self._fingerprint_id, self._embedder.dimension, work)
         # Constant planes are no evidence: two blank series are not copies of each other.
         digest = None if all(digests.constant) else digests.case_digest
@@ -247,7 +250,7 @@ class Pipeline:
         flags = set(judgement.flags)
         if matched is not None and judgement.relation != Relation.UNIQUE:
             flags |= {Flag.CROSS_SOURCE} if matched.source != work.source else set()
-        if volume.geometry == "inferred":
+        if stack.geometry == "inferred":
             flags.add(Flag.GEOMETRY_INFERRED)
         modality, body_part = stack.Modality or decoded.modality, stack.header.BodyPartExamined
         said = label_audit.Said(modality, body_part, digests.patient_hmac)

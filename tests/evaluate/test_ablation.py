@@ -46,7 +46,7 @@ from diptych.judge.check import Band, Check, Impossible
 from diptych.judge.digest import case_digest
 from diptych.judge.ladder import Evidence, LayoutHit, Relation, SliceHit
 from diptych.judge.policy import Policy
-from diptych.lookup import Stages, make_ready
+from diptych.ready import Stages, make_ready
 from diptych.volume.value import Volume
 from evaluate.test_command import run
 from evaluate.volumes import folder_of_bodies, save_nifti

@@ -21,7 +21,8 @@ from diptych.evaluate.reading import read_dicom, read_nifti
 from diptych.evaluate.transforms import transformed
 from diptych.judge.digest import case_digest
 from diptych.judge.ladder import Relation
-from diptych.lookup import Finding, Stages, make_ready
+from diptych.lookup import Finding
+from diptych.ready import Stages, make_ready
 from diptych.volume.decoders import DecoderPool
 from diptych.volume.value import Volume
 from evaluate.volumes import body, save_nifti

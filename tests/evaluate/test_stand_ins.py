@@ -32,7 +32,7 @@ from diptych.judge import proxy
 from diptych.judge.digest import case_digest
 from diptych.judge.ladder import Relation, confirms
 from diptych.judge.verify import verify
-from diptych.lookup import Ready, Stages, make_ready
+from diptych.ready import Ready, Stages, make_ready
 from diptych.volume.decoders import DecoderPool
 from diptych.volume.value import Volume
 from evaluate.volumes import save_nifti

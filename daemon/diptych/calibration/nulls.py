@@ -24,7 +24,8 @@ from diptych.judge import proxy
 from diptych.judge.count import CaseId
 from diptych.judge.ladder import Relation
 from diptych.judge.policy import Policy
-from diptych.lookup import Finding, Indexes, Ready, Stages, look_up, make_ready
+from diptych.lookup import Finding, Indexes, look_up
+from diptych.ready import Ready, Stages, make_ready
 from diptych.registry import volumes
 from diptych.volume.value import Volume
 

@@ -33,7 +33,7 @@ from diptych.evaluate.sources import Source, Sources
 from diptych.evaluate.store import FORMAT, Embedded, embedded_case, pack, unpack
 from diptych.judge import proxy
 from diptych.judge.digest import case_digest
-from diptych.lookup import Ready, Stages, make_ready
+from diptych.ready import Ready, Stages, make_ready
 from diptych.volume.value import Volume
 
 MAKERS = max(1, min(4, os.cpu_count() or 1))

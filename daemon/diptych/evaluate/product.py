@@ -19,7 +19,8 @@ from diptych.judge.layout import DIMENSION, layout, smoothed
 from diptych.judge.policy import Policy
 from diptych.judge.proxy import Proxy
 from diptych.judge.verify import verify
-from diptych.lookup import Finding, Indexes, Ready, Stages, look_up, read_proxy, shipped_policy
+from diptych.lookup import Finding, Indexes, look_up, read_proxy, shipped_policy
+from diptych.ready import Ready, Stages
 from diptych.search.archive import SearchIndex
 from diptych.search.layouts import Layouts
 

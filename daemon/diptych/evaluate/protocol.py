@@ -47,7 +47,7 @@ from diptych.evaluate.store import Embedded, Record, Results, embedded_case
 from diptych.evaluate.survey import Survey, survey
 from diptych.evaluate.transforms import transformed
 from diptych.judge.digest import case_digest
-from diptych.lookup import Stages, make_ready
+from diptych.ready import Stages, make_ready
 from diptych.volume.decoders import DecoderPool
 from diptych.volume.orient import canonical_slices
 from diptych.volume.value import Volume

@@ -13,7 +13,8 @@ from diptych.evaluate.populate import Archive
 from diptych.evaluate.product_results import FOUND
 from diptych.judge.ladder import Judgement
 from diptych.judge.policy import Policy
-from diptych.lookup import Finding, Ready, read_proxy
+from diptych.lookup import Finding, read_proxy
+from diptych.ready import Ready
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from diptych.embed.prepare import DIGEST_BYTES
 from diptych.errors import UsageError
-from diptych.lookup import Ready
+from diptych.ready import Ready
 
 Record = dict[str, Any]
 

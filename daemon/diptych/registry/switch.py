@@ -151,7 +151,7 @@ class _Embedding:
         self.done.lost |= dict.fromkeys(left, reason)
 
     def _nodes(self, volume: Volume) -> verdicts.Nodes:
-        """As the path makes them (:func:`diptych.lookup.make_ready`), without its proxy."""
+        """As the path makes them (:func:`diptych.ready.make_ready`), without its proxy."""
         oriented = canonical_slices(volume)
         prepared = prepare(oriented.array, self._entry.input_size, oriented.valid)
         prepared = prepared[informative(prepared)]

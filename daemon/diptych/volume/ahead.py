@@ -1,14 +1,16 @@
 """Decoding what will be asked for next while the caller is busy with something else.
 
-It is a guess and nothing more: whoever asks for other files gets those. What is decoded of a file
-depends on the file alone, so a right guess changes nothing but the time it takes.
+It is a guess and nothing more: whoever asks for other files gets those. What is decoded of a file,
+and what is made of it then, depends on the file alone, so a right guess changes nothing but the
+time it takes.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from .decoders import DecoderPool
 from .plane import Instance, Refusal
@@ -17,28 +19,41 @@ AHEAD_BYTES = 256 * 2**20
 """Pixels kept ahead: a CT of 500 slices. What exceeds it is decoded when it is asked for."""
 
 
-class DecodeAhead:
-    """A ``DecoderPool`` for one caller thread, and a guess of what that will decode next."""
+Outcomes = list[Instance | Refusal]
+Made = TypeVar("Made")
 
-    def __init__(self, decoders: DecoderPool, ahead_bytes: int = AHEAD_BYTES) -> None:
-        self._decoders, self._ahead_bytes = decoders, ahead_bytes
-        self._guess: _Guess | None = None
+
+class DecodeAhead(Generic[Made]):
+    """A ``DecoderPool`` for one caller thread, and a guess of what that will decode next.
+
+    make: what is made of the outcomes ahead, too; it runs in a thread of its own.
+    """
+
+    def __init__(
+        self,
+        decoders: DecoderPool,
+        make: Callable[[Outcomes], Made],
+        ahead_bytes: int = AHEAD_BYTES,
+    ) -> None:
+        self._decoders, self._make, self._ahead_bytes = decoders, make, ahead_bytes
+        self._guess: _Guess[Made] | None = None
 
     def expect(self, paths: Sequence[Path]) -> None:
-        """Begin to decode these, in the background; only after ``decode`` has returned."""
+        """Begin with these, in the background; only after ``decode`` has returned."""
         if paths:
             self._drop()
-            self._guess = _Guess(self._decoders, paths, self._ahead_bytes)
+            self._guess = _Guess(self._decoders, paths, self._make, self._ahead_bytes)
 
-    def decode(self, paths: Sequence[Path]) -> list[Instance | Refusal]:
-        """One outcome per path, in their order, as ``DecoderPool.decode`` gives them."""
+    def decode(self, paths: Sequence[Path]) -> tuple[Outcomes, Made | None]:
+        """One outcome per path, in their order, as ``DecoderPool.decode`` gives them; and what was
+        made of them, None if they were not expected."""
         if self._guess is not None and self._guess.paths == list(paths):
             guess, self._guess = self._guess, None
-            results = guess.finish()
-            if results is not None:
-                return results
+            found = guess.finish()
+            if found is not None:
+                return found
         self._drop()
-        return list(self._decoders.decode(paths))
+        return list(self._decoders.decode(paths)), None
 
     def _drop(self) -> None:
         if self._guess is not None:
@@ -46,21 +61,27 @@ class DecodeAhead:
             self._guess = None
 
 
-class _Guess:
-    def __init__(self, decoders: DecoderPool, paths: Sequence[Path], ahead_bytes: int) -> None:
+class _Guess(Generic[Made]):
+    def __init__(
+        self,
+        decoders: DecoderPool,
+        paths: Sequence[Path],
+        make: Callable[[Outcomes], Made],
+        ahead_bytes: int,
+    ) -> None:
         self.paths = list(paths)
-        self._decoders, self._ahead_bytes = decoders, ahead_bytes
-        self._results: list[Instance | Refusal] | None = None
+        self._decoders, self._make, self._ahead_bytes = decoders, make, ahead_bytes
+        self._found: tuple[Outcomes, Made] | None = None
         self._wanted, self._abandoned = threading.Event(), False
         # A daemon thread: the end of the process does not wait for a slow decoder.
         self._thread = threading.Thread(target=self._run, name="decode-ahead", daemon=True)
         self._thread.start()
 
-    def finish(self) -> list[Instance | Refusal] | None:
-        """Wait for the rest; None when the children failed, which is then the caller's to hear."""
+    def finish(self) -> tuple[Outcomes, Made] | None:
+        """Wait for the rest; None when something failed, which is then the caller's to hear."""
         self._wanted.set()
         self._thread.join()
-        return self._results
+        return self._found
 
     def abandon(self) -> None:
         """Leave off after the file that is being decoded."""
@@ -69,7 +90,7 @@ class _Guess:
         self._thread.join()
 
     def _run(self) -> None:
-        results: list[Instance | Refusal] = []
+        results: Outcomes = []
         kept = 0
         outcomes = self._decoders.decode(self.paths)
         try:
@@ -81,10 +102,10 @@ class _Guess:
                 if self._abandoned:
                     outcomes.close()
                     return
+            self._found = results, self._make(results)
         except Exception:
             # Asked for in earnest it happens again, and then its caller hears of it.
             return
-        self._results = results
 
 
 def _pixel_bytes(outcome: Instance | Refusal) -> int:
