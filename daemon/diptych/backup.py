@@ -6,6 +6,9 @@
     DIR/index/               the newest snapshot of the index, if there is one: a cache
     DIR/models/              models that were registered beside the bundled ones
     DIR/audit-heads.jsonl    heads of the chain, none newer than the database
+    DIR/deliveries/NAME/     what was screened: catalogue, archive, chain; the index is made again
+    DIR/dismissals.json      what somebody said is no duplicate
+    DIR/report-signing.pem   the key that signs reports
 
 Files are gathered before the database is copied and again after it, so what is purged meanwhile is
 in the one and what is received meanwhile in the other; a file is whole before its row is written,
@@ -41,6 +44,8 @@ from diptych.service import RESTORE_UNFINISHED, Occupied, locked
 
 FORMAT = 1
 _DATABASE, _HEADS, _DESCRIPTION = "diptych.sqlite3", "audit-heads.jsonl", "backup.json"
+_ABOUT = "delivery.json"
+_SMALL = ("dismissals.json", "report-signing.pem")
 # A purge in the moment between gathering and copying the database means another round.
 _ROUNDS = 5
 _BLOCK = 1 << 20
@@ -61,6 +66,7 @@ class Description:
     verdicts: int
     files: int
     bytes: int
+    deliveries: int = 0
 
 
 def back_up(config: Config, store: Store, into: Path) -> Description:
@@ -69,7 +75,7 @@ def back_up(config: Config, store: Store, into: Path) -> Description:
     if store.engine.dialect.name != "sqlite":
         raise UsageError(
             "this archive's database is not SQLite: back it up with the database's own means "
-            "(pg_dump), and copy the spool folder after it"
+            f"(pg_dump), and copy the spool folder, deliveries and {', '.join(_SMALL)} after it"
         )
     migrate.check(store)
     if into.exists():
@@ -112,10 +118,15 @@ def restore(config: Config, backup: Path) -> Description:
     try:
         config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write(config.data / RESTORE_UNFINISHED, b"")
-        for folder in (config.spool_folder, config.index_folder, config.models_folder):
+        for folder in (
+            config.spool_folder,
+            config.index_folder,
+            config.models_folder,
+            config.deliveries_folder,
+        ):
             if (backup / folder.name).is_dir():
                 shutil.copytree(backup / folder.name, folder)
-        for name in (_HEADS, _DATABASE):
+        for name in (*_SMALL, _HEADS, _DATABASE):
             if (backup / name).exists():
                 shutil.copy2(backup / name, config.data / name)
         _sync_below(config.data)
@@ -144,9 +155,13 @@ def describe(backup: Path) -> Description:
 def problems(config: Config, store: Store, said: Description) -> list[str]:
     """What is not as it was backed up, in words: database, every file, the chain."""
     found = []
+    for database in (
+        config.data / _DATABASE,
+        *sorted(config.deliveries_folder.glob("*/*.sqlite3")),
+    ):
+        if (answer := _integrity(database)) != "ok":
+            found.append(f"{database.relative_to(config.data)}: {answer}")
     with store.read() as connection:
-        if (answer := connection.exec_driver_sql("PRAGMA integrity_check").scalar()) != "ok":
-            found.append(f"database: {answer}")
         verified = verify(connection, config.data / _HEADS)
         counts = _counts(store)
         rows = connection.execute(
@@ -160,6 +175,7 @@ def problems(config: Config, store: Store, said: Description) -> list[str]:
         "receipts": (counts[0], said.receipts),
         "verdicts": (counts[1], said.verdicts),
         "files": (len(rows), said.files),
+        "deliveries": (len(list(config.deliveries_folder.glob(f"*/{_ABOUT}"))), said.deliveries),
     }.items():
         if is_ != was:
             found.append(f"{what}: {is_}, when it was backed up {was}")
@@ -183,8 +199,15 @@ def _gather(config: Config, store: Store, spool: Spool, into: Path) -> Descripti
     for _, locator in spool.kept():
         with suppress(FileNotFoundError):  # purged meanwhile
             place(spool.path(locator), target / locator)
+    for name in _SMALL:
+        with suppress(FileNotFoundError):
+            shutil.copy2(config.data / name, into / name)
+    deliveries = sum(
+        _copy_delivery(folder.parent, into / config.deliveries_folder.name / folder.parent.name)
+        for folder in sorted(config.deliveries_folder.glob(f"*/{_ABOUT}"))
+    )
     for _ in range(_ROUNDS):
-        _copy_database(config, into / _DATABASE)
+        _copy_database(config.data / _DATABASE, into / _DATABASE)
         copy = Store(f"sqlite:///{into / _DATABASE}")
         try:
             known = receipts.known_locators(copy)
@@ -222,6 +245,7 @@ def _gather(config: Config, store: Store, spool: Spool, into: Path) -> Descripti
         verdicts=judged,
         files=len(known),
         bytes=sum(known.values()),
+        deliveries=deliveries,
     )
 
 
@@ -262,16 +286,47 @@ class _Placing:
         shutil.copy2(source, target)
 
 
-def _copy_database(config: Config, target: Path) -> None:
+def _copy_database(source: Path, target: Path) -> None:
     target.unlink(missing_ok=True)
     try:
         with (
-            closing(sqlite3.connect(f"file:{config.data / _DATABASE}?mode=ro", uri=True)) as source,
+            closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as whole,
             closing(sqlite3.connect(target)) as copy,
         ):
-            source.backup(copy)
+            whole.backup(copy)
     except sqlite3.Error as error:
-        raise StoreError(f"audit database: {error}") from error
+        raise StoreError(f"{source.name}: {error}") from error
+
+
+def _copy_delivery(source: Path, target: Path) -> bool:
+    """False when it was forgotten meanwhile. Raises StoreError."""
+    said = "it is judged anew again and again"
+    for _ in range(_ROUNDS):
+        try:
+            about = (source / _ABOUT).read_bytes()
+            target.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for database in source.glob("*.sqlite3"):
+                _copy_database(database, target / database.name)
+            with suppress(FileNotFoundError):  # nothing of it is judged yet
+                shutil.copy2(source / _HEADS, target / _HEADS)
+            # What was judged anew meanwhile, under other settings, is another screening.
+            if (source / _ABOUT).read_bytes() == about:
+                _write(target / _ABOUT, about)
+                return True
+        except (FileNotFoundError, StoreError) as error:
+            if not source.exists():
+                shutil.rmtree(target, ignore_errors=True)
+                return False
+            said = str(error)
+    raise StoreError(f"backup: delivery {source.name}: {said}")
+
+
+def _integrity(database: Path) -> str:
+    try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as found:
+            return str(found.execute("PRAGMA integrity_check").fetchone()[0])
+    except sqlite3.Error as error:
+        return str(error)
 
 
 def _copy_index(source: Path, target: Path) -> None:

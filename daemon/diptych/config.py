@@ -605,6 +605,11 @@ class Config(BaseSettings):
         """Where models lie that were registered beside the bundled ones."""
         return self.data / "models"
 
+    @property
+    def deliveries_folder(self) -> Path:
+        """Where deliveries lie that were screened, each in a folder of its own."""
+        return self.data / "deliveries"
+
     def source_of(
         self, ae_title: str, address: str, certificate_names: frozenset[str] = frozenset()
     ) -> Source | None:

@@ -88,6 +88,32 @@ def test_what_is_dismissed_is_not_counted_in_a_later_delivery_either(run: Run) -
     assert "2 of 4 series, 50.00 %" in run("screen", "delivery", "--delivery", "four").stdout
 
 
+def test_a_backup_brings_back_deliveries_dismissals_and_the_key_that_signs(
+    folder: Path, run: Run
+) -> None:
+    run("screen", "delivery", "--delivery", "five", "--out", "before")
+    assert run("dismiss", "five", 2, "--why", "a phantom", "--who", "ada").returncode == 0
+    made = run("backup", "kept")
+    assert made.returncode == 0, made.stderr
+    there = len(list((folder / "data" / "deliveries").glob("*/delivery.json")))
+    assert f"{there} deliveries" in made.stdout
+    (folder / "data").rename(folder / "lost")
+    try:
+        restored = run("restore", "kept", "--verify")
+        assert restored.returncode == 0, restored.stderr
+        assert "five" in run("deliveries").stdout
+        assert "a phantom" in run("dismissals").stdout
+        again = run("screen", "delivery", "--delivery", "five", "--out", "after")
+        assert "1 of 4 series, 25.00 %" in again.stdout, "nothing was judged anew"
+        keys = [(folder / at / "report-signing.pem") for at in ("lost", "data")]
+        assert keys[0].read_bytes() == keys[1].read_bytes()
+        assert keys[1].stat().st_mode & 0o077 == 0
+    finally:
+        shutil.rmtree(folder / "data", ignore_errors=True)
+        (folder / "lost").rename(folder / "data")
+        run("dismiss", "five", 2, "--why", "not so", "--undo")
+
+
 def test_splits_that_leak_are_mended_by_the_one_that_is_written(folder: Path, run: Run) -> None:
     done = run("splits", "--train", "train", "--test", "test", "--out", "split.csv")
     assert done.returncode == 1, done.stderr

@@ -24,6 +24,7 @@ from diptych import backup
 from diptych.audit import receipts
 from diptych.audit.store import Store
 from diptych.config import Config
+from diptych.errors import StoreError
 from diptych.receive import journal
 from diptych.receive.journal import Journal
 from diptych.receive.keeper import Arrival, Keeper
@@ -271,3 +272,35 @@ def test_a_backup_into_a_place_without_room_leaves_nothing(
         assert list(small.iterdir()) == []
     finally:
         subprocess.run(["umount", "--lazy", str(small)], check=True)
+
+
+def test_a_delivery_that_cannot_be_read_is_named_and_there_is_no_backup(
+    keeping: Keeping, tmp_path: Path
+) -> None:
+    folder = keeping.config.deliveries_folder / "spring"
+    folder.mkdir(parents=True)
+    (folder / "delivery.json").write_text("{}")
+    (folder / "diptych.sqlite3").write_bytes(b"no database" * 1000)
+    with pytest.raises(StoreError, match=r"delivery spring: diptych\.sqlite3: file is not"):
+        backup.back_up(keeping.config, keeping.store, tmp_path / "kept")
+    assert not list(tmp_path.glob("kept*"))
+
+
+def test_a_delivery_that_is_forgotten_while_it_is_copied_is_left_out(
+    keeping: Keeping, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = keeping.config.deliveries_folder / "spring"
+    folder.mkdir(parents=True)
+    (folder / "delivery.json").write_text("{}")
+    with closing(sqlite3.connect(folder / "diptych.sqlite3")) as database:
+        database.execute("CREATE TABLE t (x)")
+    copied = backup._copy_database
+
+    def forgotten(source: Path, target: Path) -> None:
+        copied(source, target)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    monkeypatch.setattr(backup, "_copy_database", forgotten)
+    made = backup.back_up(keeping.config, keeping.store, tmp_path / "kept")
+    assert made.deliveries == 0
+    assert not (tmp_path / "kept" / "deliveries" / "spring").exists()

@@ -16,7 +16,7 @@ def run_backup(
     data: DataOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Copy database, pixels, index and models as they are at one moment; the daemon may run.
+    """Copy database, pixels, index, models and deliveries as they are now; the daemon may run.
 
     On the same file system pixels are hard links and take no space. The copy holds patient data.
     """
@@ -27,7 +27,8 @@ def run_backup(
         made = backup.back_up(chosen, open_store(chosen), into)
         typer.echo(
             f"{into}: {made.receipts} receipts, {made.verdicts} verdicts, {made.files} files of "
-            f"{made.bytes / 1e6:.1f} MB; head of the chain {made.head}"
+            f"{made.bytes / 1e6:.1f} MB, {made.deliveries} deliveries; head of the chain "
+            f"{made.head}"
         )
 
 

@@ -61,7 +61,7 @@ class Folder:
                 f"{name!r} cannot name a delivery: up to 28 of a-z, 0-9, - and _, a letter or a "
                 f"digit first, and none of {', '.join(sorted(RESERVED))}"
             )
-        self.name, self.path = name, config.data / "deliveries" / name
+        self.name, self.path = name, config.deliveries_folder / name
         self.config = config.model_copy(update={"data": self.path, "database": Database(url="")})
         self._about = self.path / "delivery.json"
 
