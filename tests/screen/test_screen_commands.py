@@ -75,6 +75,14 @@ def test_a_policy_that_cannot_be_read_is_refused_before_anything_is_judged(
     assert not (folder / "data" / "deliveries" / "two").exists()
 
 
+def test_a_mistyped_input_leaves_no_delivery(folder: Path, run: Run) -> None:
+    done = run("screen", "delivry", "--delivery", "typo")
+    assert done.returncode == 2
+    assert "INPUT delivry: No such file or directory" in done.stderr
+    assert "typo" not in run("deliveries").stdout
+    assert not (folder / "data" / "deliveries" / "typo").exists()
+
+
 def test_what_is_dismissed_is_not_counted_in_a_later_delivery_either(run: Run) -> None:
     run("screen", "delivery", "--delivery", "three")
     done = run("dismiss", "three", 2, "--why", "a phantom\x07", "--who", "ada")

@@ -7,19 +7,16 @@ run beside it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 
-from sqlalchemy import func, select
-
 from diptych import policies, service
 from diptych.active import model_in_use
-from diptych.audit import archive, chain, deliveries, models
+from diptych.audit import archive, chain, deliveries
 from diptych.audit.deliveries import Standing
-from diptych.audit.schema import case, site
 from diptych.audit.store import Store
 from diptych.beside import Beside
 from diptych.config import Config
@@ -27,6 +24,7 @@ from diptych.embed.session import Embedder
 from diptych.errors import UsageError
 from diptych.intake.catalogue import Catalogue
 from diptych.intake.limits import Limits
+from diptych.intake.listing import list_inputs
 from diptych.intake.take import Progress as Reading
 from diptych.intake.take import take_in
 from diptych.lookup import Indexes
@@ -34,10 +32,17 @@ from diptych.screen import reading, run
 from diptych.screen.delivery import Folder, Settings
 from diptych.screen.findings import Collection, Kind, Screening
 from diptych.screen.report.given import Pictures
+from diptych.screen.sides import (
+    OWNED,
+    joined_since,
+    kind_of,
+    newest_case,
+    open_sides,
+    side_of,
+    uuid_of,
+)
 from diptych.worker import open_index, open_layouts
 
-OWNED = "owned"
-TEST_SET = "test-set"
 STOPPED = "the limits were exceeded, whatever would have followed"
 # How often it is asked whether the limits are exceeded: not before so many seconds, nor before so
 # many times what the last answer took, as each reads all that was found.
@@ -89,43 +94,32 @@ def screen(
     with ExitStack() as stack:
         main = service.open_store(config)
         stack.callback(main.close)
-        found = deliveries.register(main, wanted.name, wanted.vendor)
-        if found.standing != Standing.CANDIDATE:
-            raise UsageError(
-                f"{wanted.name} was accepted as {found.standing}: screen under another name, or "
-                f"`diptych forget --delivery {wanted.name}` first"
-            )
-        if wanted.name in config.source_names():
-            raise UsageError(f"{wanted.name} is a source of the configuration: choose another name")
-        with main.read() as connection:
-            if deliveries.cases(connection, found):
-                raise UsageError(
-                    f"a part of {wanted.name} is owned, as `diptych accept` was cut off: "
-                    f"`diptych accept {wanted.name}` ends that, "
-                    f"`diptych forget --delivery {wanted.name}` undoes it"
-                )
+        _check_name(config, main, wanted.name)
         embedder = Embedder(model_in_use(config, main), threads=os.cpu_count() or 1)
         with main.read() as connection:
             chosen = policies.in_use(connection)
-        sides = _sides(config, main, wanted, embedder, stack)
+        sides = open_sides(config, main, wanted.name, wanted.against, embedder, stack)
+        inputs, ours = list(wanted.inputs), (config.data, *wanted.pass_over)
+        list_inputs(inputs, (folder.path, *ours), dict(wanted.splits))  # before there is a delivery
+        found = deliveries.register(main, wanted.name, wanted.vendor)
         folder.make()
         catalogue = stack.enter_context(
             take_in(
-                list(wanted.inputs),
+                inputs,
                 folder.path,
                 limits,
                 readers=os.cpu_count(),
                 tell=tell_reading,
-                pass_over=(config.data, *wanted.pass_over),
+                pass_over=ours,
                 splits=dict(wanted.splits),
             )
         )
         policy = chosen.under(embedder.model.d_max)
         stores = [side.store for side, _ in sides.values()]
         settings = Settings(
-            embedder.fingerprint, policy.label, tuple(sides), tuple(map(_uuid, stores))
+            embedder.fingerprint, policy.label, tuple(sides), tuple(map(uuid_of, stores))
         )
-        newest = tuple(map(_newest, stores))
+        newest = tuple(map(newest_case, stores))
         about, anew = folder.begin(settings, wanted.inputs, newest)
         own = folder.open_store(main)
         rows = run.rows(catalogue.db)
@@ -142,7 +136,7 @@ def screen(
                 "or the model, the policy or what it is compared with is another one"
             )
         for name, store, known in zip(sides, stores, about.newest, strict=True):
-            if joined := _joined(store, known):
+            if joined := joined_since(store, known):
                 cases = "1 case" if joined == 1 else f"{joined:,} cases"
                 warn(
                     f"{cases} of {name} joined it since {wanted.name} was first judged; "
@@ -156,7 +150,7 @@ def screen(
             about=about,
             catalogue=catalogue,
             rows=rows,
-            own=_side(Kind.DELIVERY, reading.DELIVERY, 0, own, embedder),
+            own=side_of(Kind.DELIVERY, reading.DELIVERY, 0, own, embedder),
             sides={name: side for name, (side, _) in sides.items()},
             policy=policy,
             model=embedder.model.name,
@@ -223,13 +217,13 @@ def past(config: Config, name: str) -> Screening:
                     continue
                 store = there.open_store(main)
                 stack.callback(store.close)
-            if _uuid(store) == archive_uuid:
+            if uuid_of(store) == archive_uuid:
                 stores[other] = store
         sides = {}
         for other, store in stores.items():
             with store.read() as connection:
                 fingerprint_id = archive.known_fingerprint(connection, about.settings.fingerprint)
-            kept = Collection(_kind(other, known), other, 0)
+            kept = Collection(kind_of(other, known), other, 0)
             sides[other] = reading.Side(kept, store, fingerprint_id or 0)
         own = sides.pop(name)
         return reading.screening(
@@ -247,96 +241,24 @@ def past(config: Config, name: str) -> Screening:
         )
 
 
-def _sides(
-    config: Config, main: Store, wanted: Wanted, embedder: Embedder, stack: ExitStack
-) -> dict[str, tuple[reading.Side, Config]]:
-    """What it is compared with, by name, and where that is kept."""
+def _check_name(config: Config, main: Store, name: str) -> None:
+    """Raises UsageError when nothing can be screened under this name any more."""
+    if name in config.source_names():
+        raise UsageError(f"{name} is a source of the configuration: choose another name")
     with main.read() as connection:
-        known = deliveries.everything(connection)
-    names = _named(wanted, known)
-    found: dict[str, tuple[reading.Side, Config]] = {}
-    for name in names:
-        if name == OWNED:
-            store, where = main, config
-        else:
-            folder = Folder(config, name)
-            if not folder.has_archive:
-                raise UsageError(
-                    f"what was screened as {name} is not in {folder.path} (it is in no backup): "
-                    f"`diptych forget --delivery {name}`, or leave it out by --against"
-                )
-            where, store = folder.config, folder.open_store(main)
-            stack.callback(store.close)
-        with store.read() as connection:
-            left = models.coverage(connection, embedder.fingerprint).missing
-            cases = connection.execute(
-                select(func.count()).select_from(case).where(case.c.forgotten_at.is_(None))
-            ).scalar_one()
-        if left:
+        found = deliveries.find(connection, name)
+        if found is None:
+            return
+        if found.standing != Standing.CANDIDATE:
             raise UsageError(
-                f"{left} cases of {name} are not embedded by the model in use: "
-                + (
-                    "`diptych model use NAME` embeds them"
-                    if name == OWNED
-                    else f"screen {name} again under another name"
-                )
+                f"{name} was accepted as {found.standing}: screen under another name, or "
+                f"`diptych forget --delivery {name}` first"
             )
-        found[name] = _side(_kind(name, known), name, cases, store, embedder), where
-    return found
-
-
-def _uuid(store: Store) -> str:
-    with store.read() as connection:
-        return str(connection.execute(select(site.c.archive_uuid)).scalar_one())
-
-
-def _newest(store: Store) -> int:
-    with store.read() as connection:
-        return int(connection.execute(select(func.max(case.c.id))).scalar_one() or 0)
-
-
-def _joined(store: Store, after: int) -> int:
-    """Cases that came after that one."""
-    with store.read() as connection:
-        return int(
-            connection.execute(
-                select(func.count())
-                .select_from(case)
-                .where(case.c.id > after, case.c.forgotten_at.is_(None))
-            ).scalar_one()
-        )
-
-
-def _named(wanted: Wanted, known: Sequence[deliveries.Delivery]) -> list[str]:
-    tests = [one.name for one in known if one.standing == Standing.TEST_SET]
-    if wanted.against is None:
-        return [OWNED, *tests]
-    names: list[str] = []
-    for asked in wanted.against:
-        if asked == TEST_SET and not tests:
+        if deliveries.cases(connection, found):
             raise UsageError(
-                "there is no test set: screen one as a delivery, then "
-                "`diptych accept NAME --as test-set`"
+                f"a part of {name} is owned, as `diptych accept` was cut off: `diptych accept "
+                f"{name}` ends that, `diptych forget --delivery {name}` undoes it"
             )
-        if asked == wanted.name or asked not in (OWNED, TEST_SET, *(one.name for one in known)):
-            raise UsageError(
-                f"--against {asked}: owned, test-set, or another delivery that was screened"
-            )
-        names += tests if asked == TEST_SET else [asked]
-    return list(dict.fromkeys(names))
-
-
-def _kind(name: str, known: Sequence[deliveries.Delivery]) -> Kind:
-    """What is offered in another delivery would be paid for twice, as if it were owned."""
-    tests = [one.name for one in known if one.standing == Standing.TEST_SET]
-    return Kind.TEST_SET if name in tests else Kind.OWNED
-
-
-def _side(kind: Kind, name: str, cases: int, store: Store, embedder: Embedder) -> reading.Side:
-    fingerprint_id = archive.fingerprint_id(
-        store, embedder.fingerprint, embedder.model.name, embedder.dimension
-    )
-    return reading.Side(Collection(kind, name, cases), store, fingerprint_id)
 
 
 def _say(main: Store, own: Store, screening: Screening) -> None:
