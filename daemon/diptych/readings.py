@@ -10,9 +10,10 @@ from sqlalchemy import func, select
 
 from diptych.audit import commitments, counters, forwards, schema, work
 from diptych.audit.store import Store, now
-from diptych.config import OTHER_SOURCE, Config, Source
+from diptych.config import Config
 from diptych.errors import StoreError
 from diptych.receive.spool import Spool
+from diptych.sections import OTHER_SOURCE, Source
 
 # However often readiness is asked for, disk and database are written to at most this often.
 PROBE_SECONDS = 1.0

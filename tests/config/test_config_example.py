@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from diptych.config import Commitment, Config, Forward, Requester, load
+from diptych.config import Config, load
+from diptych.sections import Commitment, Forward, Requester
 from support import REPOSITORY
 
 EXAMPLE = REPOSITORY / "deploy" / "diptych.example.toml"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from diptych.config import Config, Source, load
+from diptych.config import Config, load
+from diptych.sections import Source
 
 
 def _file(folder: Path, text: str) -> Path:

@@ -23,12 +23,13 @@ from diptych.audit import commitments, forwards
 from diptych.audit.commitments import FailureReason, Held, Item, Request, Status
 from diptych.audit.store import Store, now
 from diptych.calling import NoTls, associate
-from diptych.config import Config, Forward, Requester
+from diptych.config import Config
 from diptych.errors import StoreError
 from diptych.log import get_logger
 from diptych.receive import commitment
 from diptych.receive.listener import storage_sop_classes
 from diptych.receive.spool import Spool, content_sha256, data_set_offset
+from diptych.sections import Forward, Requester
 
 log = get_logger(__name__)
 

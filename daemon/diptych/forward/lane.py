@@ -23,10 +23,10 @@ from diptych.audit import forwards
 from diptych.audit.forwards import Duty
 from diptych.audit.store import Store
 from diptych.calling import NoTls, associate
-from diptych.config import Forward
 from diptych.errors import StoreError
 from diptych.log import get_logger
 from diptych.receive.spool import Spool
+from diptych.sections import Forward
 
 log = get_logger(__name__)
 

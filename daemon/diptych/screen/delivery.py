@@ -21,8 +21,9 @@ from sqlalchemy import select, update
 from diptych.audit import archive, migrate
 from diptych.audit.schema import site
 from diptych.audit.store import Store, now
-from diptych.config import Config, Database
+from diptych.config import Config
 from diptych.errors import ConfigError, UsageError
+from diptych.sections import Database
 
 # Also a source of the main archive once it is accepted, and there is room for a suffix.
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,27}")

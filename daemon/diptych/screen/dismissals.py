@@ -18,9 +18,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from diptych.config import Section, explain
+from diptych.config import explain
 from diptych.errors import ConfigError, UsageError
 from diptych.judge.ladder import Relation
+from diptych.sections import Section
 
 from .copies import counted, matched
 from .findings import Kind, Match, Screening, Series, Stack

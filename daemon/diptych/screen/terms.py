@@ -16,9 +16,10 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, model_validator
 
-from diptych.config import Section, explain
+from diptych.config import explain
 from diptych.errors import UsageError
 from diptych.judge.ladder import Relation
+from diptych.sections import Section
 
 from .findings import Kind
 
