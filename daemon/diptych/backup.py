@@ -31,7 +31,7 @@ from pathlib import Path
 from sqlalchemy import func, select
 
 from diptych import __version__
-from diptych.audit import migrate, receipts
+from diptych.audit import blobs, migrate
 from diptych.audit.chain import head
 from diptych.audit.schema import blob, receipt, site, verdict
 from diptych.audit.store import Store, now
@@ -210,7 +210,7 @@ def _gather(config: Config, store: Store, spool: Spool, into: Path) -> Descripti
         _copy_database(config.data / _DATABASE, into / _DATABASE)
         copy = Store(f"sqlite:///{into / _DATABASE}")
         try:
-            known = receipts.known_locators(copy)
+            known = blobs.known_locators(copy)
             if not list(_missing(place, spool, target, known)):
                 break
         finally:

@@ -19,7 +19,7 @@ import numpy as np
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from diptych import log as logs
-from diptych.audit import counters, receipts, verify, work
+from diptych.audit import blobs, counters, verify, work
 from diptych.audit.store import Store, now
 from diptych.config import Config
 from diptych.errors import StoreError
@@ -127,10 +127,10 @@ def purge(config: Config, store: Store, spool: Spool) -> int:
         return 0
     removed = 0
     keep = int(config.spool.keep_days * 86_400 * work.MICROSECONDS)
-    while chosen := receipts.purge(store, now() - keep, PURGE_BATCH):
+    while chosen := blobs.purge(store, now() - keep, PURGE_BATCH):
         removed += _remove(spool, chosen)
     while spool.free_bytes() < config.spool.purge_below_free_bytes:
-        chosen = receipts.purge(store, None, PURGE_BATCH)
+        chosen = blobs.purge(store, None, PURGE_BATCH)
         if not chosen:
             break
         removed += _remove(spool, chosen)

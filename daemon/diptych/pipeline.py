@@ -19,6 +19,7 @@ from pathlib import Path
 
 from diptych import beside, faults, label_audit
 from diptych.audit import archive, chain, collisions, layouts, verdicts
+from diptych.audit.nodes import Nodes
 from diptych.audit.store import Store, now
 from diptych.audit.work import MICROSECONDS, InstanceRow, Work, upcoming
 from diptych.beside import Beside
@@ -287,9 +288,9 @@ class Pipeline:
             digests=digests,
             proxy=ready.proxy,
             layout=None if found.layout is None else (LAYOUT_VERSION, smoothed(found.layout)),
-            nodes=verdicts.Nodes(reused=known.reused)
+            nodes=Nodes(reused=known.reused)
             if found.reused
-            else verdicts.Nodes(digests=ready.slice_digests, vectors=found.vectors),
+            else Nodes(digests=ready.slice_digests, vectors=found.vectors),
             candidates=_candidates(evidence),
             label_audit={
                 k: "disagrees" if k in disagreeing else str(v) for k, v in audited.items()

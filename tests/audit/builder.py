@@ -26,6 +26,7 @@ from diptych.audit import (
     work,
 )
 from diptych.audit.archive import Owner
+from diptych.audit.nodes import Nodes
 from diptych.audit.store import Store
 
 if TYPE_CHECKING:
@@ -49,14 +50,14 @@ def digests_of(content: str, slices: int = 4, constant: bool = False) -> verdict
     return verdicts.Digests(1, sha(sorted(planes)), planes, [constant] * slices, sha("patient"))
 
 
-def nodes_of(*contents: str) -> verdicts.Nodes:
+def nodes_of(*contents: str) -> Nodes:
     """One node per content: equal contents have equal prepared slices and vectors."""
     vectors = []
     for content in contents:
         rng = np.random.default_rng(int.from_bytes(sha("vector", content)[:8], "big"))
         vector = rng.normal(size=DIMENSION)
         vectors.append((vector / np.linalg.norm(vector)).astype(np.float16))
-    return verdicts.Nodes(
+    return Nodes(
         digests=[sha("prepared", content) for content in contents],
         vectors=np.array(vectors, np.float32).reshape(len(contents), DIMENSION),
     )
@@ -254,7 +255,7 @@ def fill(archive_: Archive) -> None:
             relation="exact",
             matched=matched,
             flags=("cross_source",),
-            nodes=verdicts.Nodes(reused=keys_of(archive_, 1)),
+            nodes=Nodes(reused=keys_of(archive_, 1)),
             candidates=[verdicts.Candidate(1, 4, 4, True)],
         ),
         contents=a,

@@ -7,6 +7,7 @@ import pytest
 
 from audit.builder import Archive, digests_of, keys_of, nodes_of, stack
 from diptych.audit import archive, verdicts
+from diptych.audit.nodes import Nodes
 
 
 def owners_of(archive_: Archive, keys: list[int]) -> dict[int, int]:
@@ -46,7 +47,7 @@ def test_a_prepared_slice_has_one_node_across_cases_owned_by_the_earliest(empty)
 
 def test_a_case_that_reuses_nodes_makes_none(empty):
     keys = empty.judge("A", stack("a"), contents=["a"])
-    reused = verdicts.Nodes(reused=keys)
+    reused = Nodes(reused=keys)
     assert empty.judge("B", stack("a", nodes=reused), contents=["a"], source="south") == []
     assert keys_of(empty, 2) == keys
     assert empty.value("SELECT count(*) FROM node") == 4

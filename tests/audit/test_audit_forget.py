@@ -15,8 +15,9 @@ from audit.builder import (
     stack,
     uid,
 )
-from diptych.audit import archive, receipts, schema, verdicts
+from diptych.audit import archive, blobs, schema
 from diptych.audit.forget import UnknownCase
+from diptych.audit.nodes import Nodes
 from diptych.audit.store import Store
 from diptych.errors import StoreError
 
@@ -125,13 +126,13 @@ def test_bytes_of_another_series_survive_and_the_others_are_returned(filled):
     assert len(gone.locators) == 1
     kept = filled.value("SELECT count(*) FROM blob WHERE purged_at IS NULL AND sha256 IS NOT NULL")
     assert kept == filled.value("SELECT count(*) FROM blob") - 1
-    assert receipts.was_purged(filled.store, gone.locators[0])
+    assert blobs.was_purged(filled.store, gone.locators[0])
     gone = filled.forget(3)  # the forgotten series does not hold them any more
     assert len(gone.locators) == 4
 
 
 def test_bytes_purged_before_are_not_returned_for_removal(filled):
-    receipts.purge(filled.store, None, 1000)
+    blobs.purge(filled.store, None, 1000)
     assert filled.forget(6).locators == ()
     assert sha("bytes", "g/0").hex() not in texts(filled)
 
@@ -202,7 +203,7 @@ def test_a_verdict_on_a_series_forgotten_meanwhile_is_not_recorded(filled):
 
 def test_a_match_forgotten_meanwhile_sends_the_revision_back(filled):
     matched = filled.owner(6)
-    reused = verdicts.Nodes(reused=keys_of(filled, 6))
+    reused = Nodes(reused=keys_of(filled, 6))
     filled.receive("H", ["h"])
     filled.seal()
     claimed = filled.claim()

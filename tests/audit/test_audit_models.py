@@ -19,6 +19,7 @@ from audit.builder import (
 from diptych.audit import archive as archives
 from diptych.audit import models, verdicts, work
 from diptych.audit.models import Coverage, Use
+from diptych.audit.nodes import add_nodes
 
 OTHER = hashlib.sha256(b"another fingerprint").hexdigest()
 # fill(): cases 1, 2, 3, 4 and 6 have vectors; 1 and 2 of revision 8 (the series' second one).
@@ -42,7 +43,7 @@ def embed(archive: Archive, *cases: int) -> int:
         for case_id in set(wanted) & set(cases):
             with archive.store.write() as connection:
                 nodes = nodes_of(*slices_of(f"other {case_id}"))
-                verdicts.add_nodes(connection, case_id, revision_id, nodes, fingerprint_id)
+                add_nodes(connection, case_id, revision_id, nodes, fingerprint_id)
     return fingerprint_id
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from audit.builder import Archive, sha, stack
-from diptych.audit import receipts, verdicts
+from diptych.audit import blobs, verdicts
 from diptych.audit.store import now
 
 
 def purge(archive: Archive, older_than: int | None = None, limit: int = 100) -> list[str]:
-    return receipts.purge(archive.store, older_than, limit)
+    return blobs.purge(archive.store, older_than, limit)
 
 
 def judge_next(archive: Archive, content: str = "x") -> None:
@@ -63,8 +63,8 @@ def test_purged_bytes_are_counted_and_the_row_says_so(empty):
     [*locators] = purge(empty)
     assert len(locators) == 2
     assert empty.value("SELECT value FROM counter WHERE name = 'diptych_purged_bytes_total'") == 200
-    assert all(receipts.was_purged(empty.store, locator) for locator in locators)
-    assert receipts.known_locators(empty.store) == {}
+    assert all(blobs.was_purged(empty.store, locator) for locator in locators)
+    assert blobs.known_locators(empty.store) == {}
     assert empty.verify() == ()
 
 
@@ -73,9 +73,9 @@ def test_content_received_again_after_the_purge_gets_its_new_file(empty):
     [old] = purge(empty)
     [recorded] = empty.receive("B", ["a"], source="south")
     assert not recorded.bytes_known  # the file just written is the one to keep
-    [new] = receipts.known_locators(empty.store)
+    [new] = blobs.known_locators(empty.store)
     assert new != old
-    assert not receipts.was_purged(empty.store, old)
+    assert not blobs.was_purged(empty.store, old)
     empty.seal()
     claimed = empty.claim()
     assert claimed is not None

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from diptych.audit import migrate, receipts
+from diptych.audit import blobs, migrate, receipts
 from diptych.audit.store import Store
 from diptych.errors import StoreError
 from diptych.receive import journal
@@ -325,7 +325,7 @@ def test_what_is_forgotten_while_a_dead_acceptors_journal_is_read_does_not_come_
 ) -> None:
     locator = room.keep(contents(1)[0])
     room.crash()
-    kept, asked = receipts.kept, []
+    kept, asked = blobs.kept, []
 
     def forgotten_after(store: Store, locators: list[str]) -> set[str]:
         found = kept(store, locators)
@@ -336,7 +336,7 @@ def test_what_is_forgotten_while_a_dead_acceptors_journal_is_read_does_not_come_
         asked.append(locators)
         return found
 
-    monkeypatch.setattr(receipts, "kept", forgotten_after)
+    monkeypatch.setattr(blobs, "kept", forgotten_after)
     assert journal.recover(room.store, room.spool) == 0
     assert list(room.spool.kept()) == []
 
@@ -394,7 +394,7 @@ def test_a_file_that_was_not_written_whole_does_not_stay_though_the_database_is_
     def away(_store: Store, _locators: list[str]) -> set[str]:
         raise StoreError("audit database: away")
 
-    monkeypatch.setattr(receipts, "kept", away)
+    monkeypatch.setattr(blobs, "kept", away)
     monkeypatch.setattr(Path, "open", lambda path, mode, **_: Short(path, mode.rstrip("b")))
     with pytest.raises(StoreError, match="No space left"):
         room.keep(contents(1)[0])
@@ -409,7 +409,7 @@ def test_everybody_hears_of_a_failure_also_where_tidying_up_fails(
         raise RuntimeError
 
     monkeypatch.setattr(receipts, "record", broken)
-    monkeypatch.setattr(receipts, "kept", broken)
+    monkeypatch.setattr(blobs, "kept", broken)
     heard: list[str] = []
 
     def send(content: bytes) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydicom.data import get_testdata_file
 
-from diptych.audit import migrate, receipts
+from diptych.audit import blobs, migrate
 from diptych.audit.store import Store
 from diptych.receive.reconcile import Reconciled, reconcile
 from diptych.receive.spool import Spool
@@ -53,7 +53,7 @@ def test_after_a_start_without_the_spools_disk_the_files_are_back_when_it_is(
     elsewhere.rename(archive.spool.folder)
     assert archive.start() == Reconciled(1, 0, 0, 0)
     assert archive.path.exists()
-    assert receipts.kept(archive.store, [archive.locator]) == {archive.locator}
+    assert blobs.kept(archive.store, [archive.locator]) == {archive.locator}
 
 
 def test_what_was_forgotten_while_its_file_was_away_does_not_come_back(archive: Archive) -> None:
@@ -80,4 +80,4 @@ def test_a_folder_that_cannot_be_read_does_not_mean_that_its_files_are_gone(
     monkeypatch.setattr(os, "scandir", broken)
     with pytest.raises(OSError, match="Input/output error"):
         archive.start()
-    assert receipts.kept(archive.store, [archive.locator]) == {archive.locator}
+    assert blobs.kept(archive.store, [archive.locator]) == {archive.locator}

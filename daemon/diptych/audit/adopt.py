@@ -16,6 +16,7 @@ import numpy as np
 from sqlalchemy import ColumnElement, Connection, Row, and_, insert, select
 
 from diptych.audit import archive, verdicts
+from diptych.audit.nodes import Nodes
 from diptych.audit.schema import (
     case,
     digest,
@@ -31,7 +32,7 @@ from diptych.audit.schema import (
     verdict,
 )
 from diptych.audit.store import now
-from diptych.audit.verdicts import CaseVerdict, Digests, Judged, Nodes
+from diptych.audit.verdicts import CaseVerdict, Digests, Judged
 from diptych.audit.work import Work
 
 OWNED = "owned"

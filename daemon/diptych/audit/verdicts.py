@@ -20,7 +20,8 @@ from sqlalchemy import Connection, Row, and_, func, insert, select, true, update
 
 from diptych import faults, metrics
 from diptych.audit import archive, chain, counters, layouts, reverdicts, schema, work
-from diptych.audit.schema import case, embedding, evidence, fingerprint, match, node, verdict
+from diptych.audit.nodes import Nodes, add_nodes
+from diptych.audit.schema import case, evidence, match, verdict
 from diptych.audit.store import Store, now
 from diptych.errors import Reason, StoreError
 
@@ -71,19 +72,6 @@ class Candidate:
     h: int
     within: int
     exact: bool
-
-
-@dataclass(frozen=True)
-class Nodes:
-    """The informative slices of a case in the index, in slice order.
-
-    Either ``reused``: the nodes of a case with the same digest; or ``digests`` (n,) of the
-    prepared slices and ``vectors``, float32 (n, d): those without a node yet get one.
-    """
-
-    reused: Sequence[int] = ()
-    digests: Sequence[bytes] = ()
-    vectors: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -381,69 +369,6 @@ def _digests(connection: Connection, case_id: int, revision_id: int, digests: Di
     if rows:
         connection.execute(insert(schema.plane), rows)
     return digest_id
-
-
-def add_nodes(
-    connection: Connection, case_id: int, revision_id: int, nodes: Nodes, fingerprint_id: int
-) -> tuple[list[int], NDArray[np.float32] | None]:
-    """Store the vectors of a case inside the caller's transaction.
-
-    Returns the keys and the vectors (m, d) of its new nodes: slices whose digest has a node share
-    it.
-    """
-    keys: list[int] = list(nodes.reused)
-    rows: list[int] = []
-    if nodes.vectors is not None:
-        known = archive.nodes_by_digest(connection, fingerprint_id, nodes.digests)
-        first = archive.next_key(connection, fingerprint_id)
-        for row, value in enumerate(nodes.digests):
-            if value not in known:
-                known[value] = first + len(rows)
-                rows.append(row)
-        keys = [known[value] for value in nodes.digests]
-        _insert_nodes(connection, case_id, nodes, rows, first, fingerprint_id)
-    new_keys = [keys[row] for row in rows]
-    connection.execute(
-        insert(embedding).values(
-            fingerprint_id=fingerprint_id,
-            case_id=case_id,
-            revision_id=revision_id,
-            slice_keys=np.array(keys, "<u8").tobytes(),
-            shared=not set(keys) <= set(new_keys),
-        )
-    )
-    return new_keys, nodes.vectors[rows] if nodes.vectors is not None else None
-
-
-def _insert_nodes(
-    connection: Connection,
-    case_id: int,
-    nodes: Nodes,
-    rows: Sequence[int],
-    first: int,
-    fingerprint_id: int,
-) -> None:
-    if not rows:
-        return
-    assert nodes.vectors is not None
-    connection.execute(
-        update(fingerprint)
-        .where(fingerprint.c.id == fingerprint_id)
-        .values(next_key=first + len(rows))
-    )
-    connection.execute(
-        insert(node),
-        [
-            {
-                "fingerprint_id": fingerprint_id,
-                "key": first + offset,
-                "prepared_digest": nodes.digests[row],
-                "case_id": case_id,
-                "vector": nodes.vectors[row].astype("<f2").tobytes(),
-            }
-            for offset, row in enumerate(rows)
-        ],
-    )
 
 
 def _count(connection: Connection, judged: Judged) -> None:

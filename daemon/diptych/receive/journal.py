@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diptych import faults
-from diptych.audit import receipts
+from diptych.audit import blobs
 from diptych.audit.store import Store
 from diptych.errors import StoreError
 from diptych.log import get_logger
@@ -193,7 +193,7 @@ def recover(store: Store, spool: Spool, name: str = "*") -> int:
         segment = _Segment(path)
         try:
             found = list(segment.read())
-            kept = receipts.kept(store, [entry.locator for entry, _ in found])
+            kept = blobs.kept(store, [entry.locator for entry, _ in found])
             restored = []
             for entry, at in found:
                 if not _holds(spool.path(entry.locator), entry.content):
@@ -204,7 +204,7 @@ def recover(store: Store, spool: Spool, name: str = "*") -> int:
                         spool.remove(entry.locator)
                 segment.entries[entry.locator] = at
             # A worker may have purged, or an operator forgotten, what was kept a moment ago.
-            gone = set(restored) - receipts.kept(store, restored)
+            gone = set(restored) - blobs.kept(store, restored)
             for locator in gone:
                 spool.remove(locator)
             count += len(restored) - len(gone)

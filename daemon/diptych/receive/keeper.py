@@ -10,7 +10,7 @@ import threading
 from dataclasses import dataclass
 
 from diptych import faults
-from diptych.audit import receipts
+from diptych.audit import blobs, receipts
 from diptych.audit.store import Store
 from diptych.errors import StoreError
 from diptych.log import get_logger
@@ -98,7 +98,7 @@ class Keeper:
     def _remove_unless_recorded(self, locators: list[str]) -> None:
         """A commit may be done although it reported an error: then the files are kept."""
         try:
-            recorded = receipts.kept(self._store, locators)
+            recorded = blobs.kept(self._store, locators)
             for locator in locators:
                 if locator not in recorded:
                     self._spool.remove(locator)

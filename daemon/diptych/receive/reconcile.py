@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from diptych.audit import receipts
+from diptych.audit import blobs, receipts
 from diptych.audit.store import Store
 from diptych.errors import StoreError
 from diptych.log import get_logger, printable
@@ -42,12 +42,12 @@ def reconcile(
     for path in spool.orphans():
         path.unlink(missing_ok=True)
         orphans += 1
-    known = receipts.known_locators(store)
+    known = blobs.known_locators(store)
     registered = strangers = 0
     for source, locator in spool.kept():
         if known.pop(locator, None) is not None:
             continue
-        if receipts.was_purged(store, locator):
+        if blobs.was_purged(store, locator):
             spool.remove(locator)
             continue
         try:
@@ -64,7 +64,7 @@ def reconcile(
     if known:
         log.error("spool-files-lost", files=len(known))
         # Whoever sends one of them again must bring the bytes back; the file itself may, too.
-        receipts.mark_lost(store, list(known))
+        blobs.mark_lost(store, list(known))
     return Reconciled(registered, orphans, len(known), strangers)
 
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 
 from diptych import doctor
 from diptych.active import model_in_use
-from diptych.audit import archive, indexing, models, verdicts
+from diptych.audit import archive, indexing, models
+from diptych.audit.nodes import Nodes, add_nodes
 from diptych.audit.store import Store
 from diptych.config import Config
 from diptych.embed.manifest import ModelEntry
@@ -142,7 +143,7 @@ class _Embedding:
             with self._store.write() as connection:
                 if archive.is_forgotten(connection, case_id):
                     continue
-                verdicts.add_nodes(connection, case_id, revision_id, nodes, self._fingerprint_id)
+                add_nodes(connection, case_id, revision_id, nodes, self._fingerprint_id)
             self.done.embedded += 1
 
     def _give_up(self, cases: list[int], reason: str) -> None:
@@ -150,14 +151,12 @@ class _Embedding:
             left = [c for c in cases if not archive.is_forgotten(connection, c)]
         self.done.lost |= dict.fromkeys(left, reason)
 
-    def _nodes(self, volume: Volume) -> verdicts.Nodes:
+    def _nodes(self, volume: Volume) -> Nodes:
         """As the path makes them (:func:`diptych.ready.make_ready`), without its proxy."""
         oriented = canonical_slices(volume)
         prepared = prepare(oriented.array, self._entry.input_size, oriented.valid)
         prepared = prepared[informative(prepared)]
-        return verdicts.Nodes(
-            digests=tuple(digest_slices(prepared)), vectors=self._embedder.embed(prepared)
-        )
+        return Nodes(digests=tuple(digest_slices(prepared)), vectors=self._embedder.embed(prepared))
 
 
 def _change(store: Store, entry: ModelEntry, done: Switched, allow_missing: bool) -> bool:
