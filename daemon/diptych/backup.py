@@ -37,10 +37,10 @@ from diptych.audit.schema import blob, receipt, site, verdict
 from diptych.audit.store import Store, now
 from diptych.audit.verify import verify
 from diptych.config import Config
+from diptych.data_folder import RESTORE_UNFINISHED, Occupied, locked
 from diptych.errors import ConfigError, StoreError, UsageError
 from diptych.receive import journal
 from diptych.receive.spool import Spool, content_sha256, data_set_offset, sync_folder
-from diptych.service import RESTORE_UNFINISHED, Occupied, locked
 
 FORMAT = 1
 _DATABASE, _HEADS, _DESCRIPTION = "diptych.sqlite3", "audit-heads.jsonl", "backup.json"

@@ -13,7 +13,6 @@ supervisor dies the kernel takes the children along.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import logging
 import multiprocessing
@@ -32,9 +31,10 @@ import uvicorn
 
 from diptych import __version__, faults, notify
 from diptych import log as logs
-from diptych.audit import archive, daemons, migrate, receipts, work
+from diptych.audit import archive, daemons, receipts, work
 from diptych.audit.store import Store
 from diptych.config import Config
+from diptych.data_folder import locked, open_store
 from diptych.errors import ConfigError, StoreError
 from diptych.processes import OF_THE_GROUP, child_main
 from diptych.readings import Readings
@@ -62,8 +62,6 @@ HUNG_SECONDS = 300.0
 # What finds the queue full is dropped, and its sender tries again after a second. The kernel cuts
 # this to net.core.somaxconn, 4096 by default.
 BACKLOG = 4096
-# In a data folder that is being restored from a backup: nothing may be served from it.
-RESTORE_UNFINISHED = "restore-unfinished"
 
 
 @dataclass(frozen=True)
@@ -114,19 +112,6 @@ def run(
         raise daemons.Taken(taken[0])
 
 
-def open_store(config: Config) -> Store:
-    """The database in this version's schema. Raises ConfigError when it is another's, StoreError
-    when it is away."""
-    if (config.data / RESTORE_UNFINISHED).exists():
-        raise ConfigError(
-            f"{config.data} was not restored whole: empty it and run `diptych restore` again"
-        )
-    store = Store(config.database_url)
-    if migrate.prepare(store):
-        log.info("database-migrated")
-    return store
-
-
 def open_folder(config: Config, store: Store) -> tuple[Spool, Reconciled]:
     """Database and spool as the last process left them, made to agree; nothing else may run.
 
@@ -143,36 +128,6 @@ def open_folder(config: Config, store: Store) -> tuple[Spool, Reconciled]:
     # Attempts count what kills a worker; a daemon that was stopped or killed is no such sign.
     work.release(store, None, forgive=True)
     return spool, reconcile(store, spool, config.dicom.header_limit, config.destinations_of)
-
-
-class Occupied(ConfigError):
-    """Another daemon holds the data folder."""
-
-
-class locked:  # noqa: N801 - reads as a statement
-    """Hold the data folder's lock. Raises ConfigError when another daemon holds it."""
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "lock"
-
-    def __enter__(self) -> None:
-        self._file = self._path.open("a+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.seek(0)
-            holder = self._file.read().strip() or "unknown"
-            self._file.close()
-            raise Occupied(
-                f"another daemon (process {holder}) uses the data folder {self._path.parent}: "
-                "stop it, or choose another folder with --data"
-            ) from error
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()))
-        self._file.flush()
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
 
 
 def _bind(host: str, port: int, what: str, key: str) -> socket.socket:

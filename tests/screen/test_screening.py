@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from diptych import service
 from diptych.audit import deliveries, verdicts, verify
 from diptych.audit.deliveries import Standing
 from diptych.audit.schema import event
+from diptych.audit.store import Store
 from diptych.config import Config
+from diptych.data_folder import open_store
 from diptych.errors import UsageError
 from diptych.intake import materialise as materialising
 from diptych.intake.materialise import At
@@ -86,7 +87,7 @@ def test_an_accepted_delivery_is_owned_and_one_that_is_not_is_nowhere(
     relation, case = said(at(after, "x"))["owned"]
     assert relation == "exact"
     assert said(at(after, "y"))["owned"] == ("unique", None)
-    store = service.open_store(chosen)
+    store = open_store(chosen)
     with store.read() as connection:
         (row,) = [one for one in verdicts.current(connection) if one.case_id == case]
         assert (
@@ -133,7 +134,7 @@ def test_a_forgotten_delivery_leaves_chained_events_and_nothing_else(
     accepting.accept(chosen, "spring", Standing.OWNED)
     accepting.forget_delivery(chosen, "spring")
     assert not (chosen.data / "deliveries" / "spring").exists()
-    store = service.open_store(chosen)
+    store = open_store(chosen)
     with store.read() as connection:
         assert deliveries.everything(connection) == []
         assert verify.verify(connection, chosen.data / "audit-heads.jsonl").problems == ()
@@ -175,7 +176,7 @@ def test_a_screening_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(
 
 def test_a_second_run_judges_nothing_again(chosen: Config, delivered: Path) -> None:
     first = screened(chosen, "spring", delivered)
-    store = service.Store(f"sqlite:///{chosen.data / 'deliveries/spring/diptych.sqlite3'}")
+    store = Store(f"sqlite:///{chosen.data / 'deliveries/spring/diptych.sqlite3'}")
     with store.read() as connection:
         newest = verdicts.newest(connection)
     assert _but_for_times(screened(chosen, "spring", delivered)) == _but_for_times(first)
@@ -274,7 +275,7 @@ def test_copies_inside_a_delivery_are_copies_of_each_other_when_it_is_owned(
 ) -> None:
     screened(chosen, "spring", delivered)
     accepting.accept(chosen, "spring", Standing.OWNED)
-    store = service.open_store(chosen)
+    store = open_store(chosen)
     with store.read() as connection:
         rows = verdicts.current(connection)
         original = rows[0].case_id

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diptych import config, service
+from diptych import config
 from diptych.audit import deliveries, duplicates, verdicts, verify
 from diptych.audit.deliveries import Standing
 from diptych.config import Config
+from diptych.data_folder import open_store
 from diptych.embed.manifest import ModelEntry
 from diptych.errors import ConfigError, UsageError
 from diptych.intake.catalogue import Catalogue
@@ -228,7 +229,7 @@ def test_a_full_disk_is_said_in_words(
     monkeypatch.setattr(Catalogue, "retry", full)
     with pytest.raises(ConfigError, match="full"):
         screened(chosen, "spring", tmp_path / "in")
-    store = service.open_store(chosen)
+    store = open_store(chosen)
     with store.read() as connection:
         assert verdicts.newest(connection) == 0
     store.close()
@@ -240,7 +241,7 @@ def test_what_was_accepted_is_no_new_series_of_the_duplicate_rate(
     write(tmp_path / "in" / "a", scan(1))
     screened(chosen, "spring", tmp_path / "in")
     accepting.accept(chosen, "spring", Standing.OWNED)
-    store = service.open_store(chosen)
+    store = open_store(chosen)
     with store.read() as connection:
         assert duplicates.since(connection, 0) == []
     store.close()
@@ -259,7 +260,7 @@ def test_a_delivery_is_accepted_and_forgotten_on_either_database(
     (one,) = screened(chosen, "late", tmp_path / "late").series
     assert said(one)["owned"][0] == "exact", database
     assert accepting.forget_delivery(chosen, "spring").cases == 1
-    store = service.open_store(chosen)
+    store = open_store(chosen)
     with store.read() as connection:
         assert verify.verify(connection, chosen.data / "audit-heads.jsonl").problems == ()
     store.close()

@@ -24,12 +24,13 @@ from diptych import backup
 from diptych.audit import receipts
 from diptych.audit.store import Store
 from diptych.config import Config
+from diptych.data_folder import open_store
 from diptych.errors import StoreError
 from diptych.receive import journal
 from diptych.receive.journal import Journal
 from diptych.receive.keeper import Arrival, Keeper
 from diptych.receive.spool import Spool, data_set_offset
-from diptych.service import open_folder, open_store
+from diptych.service import open_folder
 from running import Daemon, send, series
 
 CT_SMALL = Path(str(get_testdata_file("CT_small.dcm")))

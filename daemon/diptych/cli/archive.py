@@ -113,15 +113,15 @@ def index_verify(data: DataOption = None, config: ConfigOption = None) -> None:
 def index_rebuild(data: DataOption = None, config: ConfigOption = None) -> None:
     """Build the index anew from the database; a running daemon is asked to do it."""
     with in_words():
-        from diptych import doctor, service
+        from diptych import data_folder, doctor
         from diptych.audit import indexing
 
         chosen = load(data, config)
         store = open_store(chosen)
         try:
-            with service.locked(chosen.data):
+            with data_folder.locked(chosen.data):
                 typer.echo(f"{doctor.rebuild_index(chosen, store)} vectors")
-        except service.Occupied:
+        except data_folder.Occupied:
             indexing.request_rebuild(store)
             typer.echo("asked the running daemon to rebuild its index")
 
@@ -191,15 +191,15 @@ def _forget_delivery(chosen: Config, store: Store, name: str, committed: bool) -
 
 def _let_go(chosen: Config, store: Store) -> None:
     """What else of the forgotten lies about: a running daemon reads the event and does it."""
-    from diptych import doctor, service
+    from diptych import data_folder, doctor
     from diptych.receive import journal
     from diptych.receive.spool import Spool
 
     try:
-        with service.locked(chosen.data):
+        with data_folder.locked(chosen.data):
             # A daemon that was killed may have left the pixels in its journal.
             journal.recover(store, Spool(chosen.spool_folder, chosen.source_names()))
             # Nobody else would take the vectors out of the snapshot before the next start.
             doctor.rebuild_index(chosen, store)
-    except service.Occupied:
+    except data_folder.Occupied:
         pass

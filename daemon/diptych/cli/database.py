@@ -30,7 +30,7 @@ def db_upgrade(data: DataOption = None, config: ConfigOption = None) -> None:
     migrated in one transaction, and nothing takes it back. SQLite needs no command: the next start
     copies and migrates it."""
     with in_words():
-        from diptych import service
+        from diptych import data_folder
         from diptych.audit import daemons, migrate, postgres
         from diptych.audit.store import Store
 
@@ -44,7 +44,7 @@ def db_upgrade(data: DataOption = None, config: ConfigOption = None) -> None:
                 migrate.upgrade(store)
         else:
             chosen.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with service.locked(chosen.data):
+            with data_folder.locked(chosen.data):
                 before = migrate.current_revision(store)
                 migrate.upgrade(store)
         after = migrate.current_revision(store)
@@ -60,7 +60,7 @@ def db_adopt(data: DataOption = None, config: ConfigOption = None) -> None:
     are sent again are kept again.
     """
     with in_words():
-        from diptych import service
+        from diptych import data_folder
         from diptych.audit import daemons, migrate
         from diptych.audit.store import Store
         from diptych.receive.spool import Spool
@@ -69,7 +69,7 @@ def db_adopt(data: DataOption = None, config: ConfigOption = None) -> None:
         if not chosen.database.url:
             raise UsageError("the database lies in the data folder itself: nothing to adopt")
         chosen.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with service.locked(chosen.data):
+        with data_folder.locked(chosen.data):
             store = Store(chosen.database_url)
             migrate.check(store)
             with daemons.alone(store, lambda why: None):

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
-from diptych import service
 from diptych.active import model_in_use
 from diptych.audit import adopt, archive, chain, deliveries, forget
 from diptych.audit.deliveries import Delivery, Standing
 from diptych.audit.schema import case, fingerprint
 from diptych.audit.store import Store
 from diptych.config import Config
+from diptych.data_folder import open_store
 from diptych.errors import UsageError
 from diptych.intake.catalogue import Catalogue
 from diptych.judge import replay
@@ -45,7 +45,7 @@ class Gone:
 
 def everything(config: Config) -> list[Delivery]:
     """All deliveries, by name."""
-    store = service.open_store(config)
+    store = open_store(config)
     try:
         with store.read() as connection:
             return deliveries.everything(connection)
@@ -56,7 +56,7 @@ def everything(config: Config) -> list[Delivery]:
 def accept(config: Config, name: str, standing: Standing) -> Accepted:
     """candidate → owned or test set. Raises UsageError when it is none, or was not judged whole."""
     folder = Folder(config, name)
-    main = service.open_store(config)
+    main = open_store(config)
     try:
         found = _found(main, name)
         if found.standing != Standing.CANDIDATE:
@@ -92,7 +92,7 @@ def forget_delivery(config: Config, name: str, promised_too: bool = False) -> Go
     Raises UsageError, Promised (as ``forget.forget``).
     """
     folder = Folder(config, name)
-    main = service.open_store(config)
+    main = open_store(config)
     try:
         found = _found(main, name)
         with main.read() as connection:

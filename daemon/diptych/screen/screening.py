@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 
-from diptych import policies, service
+from diptych import policies
 from diptych.active import model_in_use
 from diptych.audit import archive, chain, deliveries
 from diptych.audit.deliveries import Standing
 from diptych.audit.store import Store
 from diptych.beside import Beside
 from diptych.config import Config
+from diptych.data_folder import open_store
 from diptych.embed.session import Embedder
 from diptych.errors import UsageError
 from diptych.intake.catalogue import Catalogue
@@ -92,7 +93,7 @@ def screen(
     folder = Folder(config, wanted.name)
     config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as stack:
-        main = service.open_store(config)
+        main = open_store(config)
         stack.callback(main.close)
         _check_name(config, main, wanted.name)
         embedder = Embedder(model_in_use(config, main), threads=os.cpu_count() or 1)
@@ -189,7 +190,7 @@ def past(config: Config, name: str) -> Screening:
     """A delivery that was screened, as it stands. Raises UsageError, ConfigError."""
     folder = Folder(config, name)
     with ExitStack() as stack:
-        main = service.open_store(config)
+        main = open_store(config)
         stack.callback(main.close)
         with main.read() as connection:
             known = deliveries.everything(connection)

@@ -23,13 +23,14 @@ from diptych.audit import work
 from diptych.audit.store import Store
 from diptych.audit.verify import verify
 from diptych.config import Config
+from diptych.data_folder import open_store
 from diptych.errors import DiptychError, StoreError
 from diptych.selftest import trace
 from diptych.selftest.account import stored
 from diptych.selftest.daemon import Daemon, SelftestError
 from diptych.selftest.disk import Disk, Mode
 from diptych.selftest.senders import Ledger, Sender
-from diptych.service import open_folder, open_store
+from diptych.service import open_folder
 
 LIFE_SECONDS = 3.0
 JUDGED_SECONDS = 180.0
