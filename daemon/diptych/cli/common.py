@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,6 +83,16 @@ def moment(option: str, text: str | None) -> int | None:
         return int(found.timestamp() * 1_000_000)
     except (ValueError, OverflowError) as error:
         raise typer.BadParameter(f"{option} {text!r}: neither an ISO time nor an age") from error
+
+
+@contextmanager
+def sigterm_unwinds() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: the daemon it started is stopped, too."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

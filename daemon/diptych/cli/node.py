@@ -12,7 +12,15 @@ from typing import Annotated
 import typer
 
 from diptych import log as logs
-from diptych.cli.common import ENVIRONMENT, ConfigOption, DataOption, in_words, load, open_store
+from diptych.cli.common import (
+    ENVIRONMENT,
+    ConfigOption,
+    DataOption,
+    in_words,
+    load,
+    open_store,
+    sigterm_unwinds,
+)
 
 
 def serve(
@@ -91,7 +99,7 @@ def demo(
     """
     from diptych.demo.run import run
 
-    with in_words():
+    with in_words(), sigterm_unwinds():
         raise typer.Exit(run(dicom, json_file, data, config))
 
 

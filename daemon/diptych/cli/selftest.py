@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from diptych.cli.common import in_words
+from diptych.cli.common import in_words, sigterm_unwinds
 
 app = typer.Typer(help="Show on this machine what the node survives.", no_args_is_help=True)
 
@@ -43,7 +43,12 @@ def crash(
 
     Exit status 0 only if every acknowledged instance is stored and judged, once.
     """
-    with in_words(), _folder(keep, "diptych-crash-") as folder, _progress("kills", kills) as said:
+    with (
+        in_words(),
+        sigterm_unwinds(),
+        _folder(keep, "diptych-crash-") as folder,
+        _progress("kills", kills) as said,
+    ):
         from diptych.selftest.crash import run
 
         result = run(folder, kills, senders, seed, said, database)
@@ -78,7 +83,12 @@ def power(
 
     Exit status 0 only if every instance acknowledged before a cut is there after it.
     """
-    with in_words(), _folder(keep, "diptych-power-") as folder, _progress("cuts", cuts) as said:
+    with (
+        in_words(),
+        sigterm_unwinds(),
+        _folder(keep, "diptych-power-") as folder,
+        _progress("cuts", cuts) as said,
+    ):
         from diptych.selftest.power import run
 
         result = run(folder, cuts, starts, senders, seed, said)
