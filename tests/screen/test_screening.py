@@ -97,6 +97,38 @@ def test_an_accepted_delivery_is_owned_and_one_that_is_not_is_nowhere(
     store.close()
 
 
+def test_the_headers_of_the_other_side_are_said_wherever_they_are_still_kept(
+    make_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    daemon = make_daemon().start()
+    chosen = settings(daemon.data)
+    assert set(send(daemon.port, scan(1))) == {0x0000}
+    daemon.wait_until(lambda: daemon.value("SELECT count(*) FROM verdict"), "judged")
+    for name, body, standing in (
+        ("spring", 2, Standing.OWNED),
+        ("gold", 3, Standing.TEST_SET),
+    ):
+        screened(chosen, name, write(tmp_path / name / "a", scan(body)))
+        accepting.accept(chosen, name, standing)
+    for body in (1, 2, 3):
+        write(tmp_path / "late" / str(body), copy_of(scan(body), 70))
+    found = screened(chosen, "late", tmp_path / "late")
+    for body, collection in ((1, "owned"), (2, "owned"), (3, "gold")):
+        series = at(found, str(body))
+        assert series.principal is not None
+        (match,) = [one for one in series.principal.matches if one.collection == collection]
+        assert match.other is not None
+        assert series.facts["Manufacturer"]
+        assert match.other.facts == series.facts
+    # What was purged is known by its identifiers alone.
+    shutil.rmtree(chosen.spool_folder / "instances")
+    series = at(screened(chosen, "later", tmp_path / "late" / "1"), "1")
+    assert series.principal is not None
+    (match,) = [one for one in series.principal.matches if one.collection == "owned"]
+    assert match.other is not None
+    assert match.other.facts == {}
+
+
 def test_a_daemon_finds_what_was_accepted_while_it_ran(
     make_daemon: Callable[..., Daemon], delivered: Path
 ) -> None:

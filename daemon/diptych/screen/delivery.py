@@ -27,7 +27,9 @@ from diptych.sections import Database
 
 # Also a source of the main archive once it is accepted, and there is room for a suffix.
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,27}")
-RESERVED = frozenset({"delivery", "owned", "test-set", "candidate"})
+OWNED = "owned"
+TEST_SET = "test-set"
+RESERVED = frozenset({"delivery", OWNED, TEST_SET, "candidate"})
 
 
 @dataclass(frozen=True)

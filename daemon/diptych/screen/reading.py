@@ -35,6 +35,7 @@ from diptych.screen.findings import (
     Series,
     Stack,
 )
+from diptych.screen.headers import NOTHING, Headers, catalogued
 from diptych.screen.report.given import Pictures
 
 DELIVERY = "delivery"
@@ -60,6 +61,7 @@ class Delivery:
     rows: Sequence[run.Row]
     own: Side
     sides: Mapping[str, Side]
+    headers: Headers
     policy: Policy
     model: str
     stopped: str = ""
@@ -181,7 +183,7 @@ class _Reader:
 
     def _facts(self, number: int) -> Mapping[str, str]:
         if number not in self.facts:
-            self.facts[number] = _facts(self.of.catalogue.db, number)
+            self.facts[number] = catalogued(self.of.catalogue.db, number)
         return self.facts[number]
 
     def _stack(self, row: run.Row, one: Row[Any]) -> Stack:
@@ -262,7 +264,12 @@ class _Reader:
             .order_by(verdict.c.id.desc())
             .limit(1)
         ).one_or_none()
-        number = self.numbers.get(owner.source) if owner and name == DELIVERY else None
+        number, facts = None, NOTHING
+        if owner and name == DELIVERY:
+            number = self.numbers.get(owner.source)
+            facts = self._facts(number) if number is not None else NOTHING
+        elif owner:
+            facts = self.of.headers.of(connection, name, owner)
         return Known(
             ref=Ref(name, case, number),
             study_instance_uid=owner.study_instance_uid if owner else None,
@@ -271,7 +278,7 @@ class _Reader:
             modality=(newest.modality or "") if newest else "",
             body_part=(newest.body_part or "") if newest else "",
             slices=newest.slices if newest else 0,
-            facts=self._facts(number) if number is not None else {},
+            facts=facts,
             content=(newest.case_digest or "") if newest else "",
         )
 
@@ -328,14 +335,3 @@ def _manifest(db: sqlite3.Connection, number: int) -> tuple[str, str, str]:
     ).fetchall()
     said = [sorted({row[column] for row in rows if row[column]}) for column in range(3)]
     return "; ".join(said[0]), "; ".join(said[1]), said[2][0] if said[2] else ""
-
-
-def _facts(db: sqlite3.Connection, number: int) -> Mapping[str, str]:
-    facts, syntax, rows, columns = db.execute(
-        "SELECT facts, transfer_syntax, entry.rows, entry.columns FROM series_entry "
-        "JOIN entry USING (file, at) WHERE series_entry.series = ? ORDER BY whole LIMIT 1",
-        (number,),
-    ).fetchone()
-    said: dict[str, str] = json.loads(facts) if facts else {}
-    more = {"Rows": rows, "Columns": columns, "TransferSyntaxUID": syntax}
-    return said | {name: str(value) for name, value in more.items() if value}

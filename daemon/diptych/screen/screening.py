@@ -30,11 +30,11 @@ from diptych.intake.take import Progress as Reading
 from diptych.intake.take import take_in
 from diptych.lookup import Indexes
 from diptych.screen import reading, run
-from diptych.screen.delivery import Folder, Settings
+from diptych.screen.delivery import OWNED, Folder, Settings
 from diptych.screen.findings import Collection, Kind, Screening
+from diptych.screen.headers import Headers
 from diptych.screen.report.given import Pictures
 from diptych.screen.sides import (
-    OWNED,
     joined_since,
     kind_of,
     newest_case,
@@ -153,6 +153,7 @@ def screen(
             rows=rows,
             own=side_of(Kind.DELIVERY, reading.DELIVERY, 0, own, embedder),
             sides={name: side for name, (side, _) in sides.items()},
+            headers=Headers(config),
             policy=policy,
             model=embedder.model.name,
         )
@@ -236,6 +237,7 @@ def past(config: Config, name: str) -> Screening:
                 rows=run.rows(catalogue.db),
                 own=own,
                 sides=sides,
+                headers=Headers(config),
                 policy=chosen.under(entry.d_max),
                 model=entry.name,
             )

@@ -14,12 +14,9 @@ from diptych.audit.store import Store
 from diptych.config import Config
 from diptych.embed.session import Embedder
 from diptych.errors import UsageError
-from diptych.screen.delivery import Folder
+from diptych.screen.delivery import OWNED, TEST_SET, Folder
 from diptych.screen.findings import Collection, Kind
 from diptych.screen.reading import Side
-
-OWNED = "owned"
-TEST_SET = "test-set"
 
 
 def open_sides(
