@@ -85,13 +85,13 @@ def test_a_private_sop_class_that_is_not_configured_is_not_accepted(plain: Daemo
     assert not peer.accepted
 
 
-@pytest.mark.parametrize("number", [94, 95, 204, 205])
-def test_an_image_whose_pixels_lie_behind_a_url_is_not_accepted(
-    plain: Daemon, configured: Daemon, number: int
+@pytest.mark.parametrize("number", ["4.94", "4.95", "4.204", "4.205", "7.1", "7.2", "7.3"])
+def test_an_image_whose_pixels_lie_elsewhere_is_not_accepted(
+    plain: Daemon, configured: Daemon, number: str
 ) -> None:
-    jpip_referenced = f"1.2.840.10008.1.2.4.{number}"
-    assert not Peer(plain.port, syntax=jpip_referenced).accepted
-    assert not Peer(configured.port, syntax=jpip_referenced, calling="NORTH").accepted
+    elsewhere = f"1.2.840.10008.1.2.{number}"
+    assert not Peer(plain.port, syntax=elsewhere).accepted
+    assert not Peer(configured.port, syntax=elsewhere, calling="NORTH").accepted
 
 
 def test_a_private_sop_class_is_not_stored_through_the_context_of_another(plain: Daemon) -> None:

@@ -54,8 +54,12 @@ CALLING_AE_TITLE_NOT_RECOGNISED = (0x01, 0x01, 0x03)
 # Rejected transient, service provider (presentation).
 LOCAL_LIMIT_EXCEEDED = (0x02, 0x03, 0x02)
 
-# Their pixels stay behind a URL (PS3.5 sections A.6, A.7): what we acknowledged we would not hold.
-JPIP_REFERENCED = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (94, 95, 204, 205))
+# What we acknowledged we would not hold: pixels stay behind a URL (JPIP Referenced, PS3.5 sections
+# A.6, A.7) or come as a stream beside it (SMPTE ST 2110, PS3.22).
+PIXELS_ELSEWHERE = frozenset(
+    [f"1.2.840.10008.1.2.4.{number}" for number in (94, 95, 204, 205)]
+    + [f"1.2.840.10008.1.2.7.{number}" for number in (1, 2, 3)]
+)
 
 _STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."
 
@@ -390,7 +394,7 @@ def application_entity(config: Config) -> AE:
     ae.network_timeout = config.dicom.network_timeout
     ae.acse_timeout = config.dicom.network_timeout
     ae.dimse_timeout = config.dicom.network_timeout
-    refused = set(JPIP_REFERENCED)
+    refused = set(PIXELS_ELSEWHERE)
     if not config.dicom.deflated:
         refused.add(DeflatedExplicitVRLittleEndian)
     if not config.dicom.big_endian:
