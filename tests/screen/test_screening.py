@@ -267,6 +267,15 @@ def test_collections_that_are_not_there_are_refused(chosen: Config, delivered: P
         screened(chosen, "spring", delivered, against=("owned", "nowhere"))
 
 
+def test_who_accepts_hears_what_the_delivery_was_not_compared_with(
+    chosen: Config, tmp_path: Path
+) -> None:
+    for name in ("first", "second"):
+        screened(chosen, name, write(tmp_path / name / "a", copy_of(scan(1), len(name))))
+    assert accepting.accept(chosen, "first", Standing.OWNED).since == 0
+    assert accepting.accept(chosen, "second", Standing.OWNED).since == 1
+
+
 def test_an_accepted_delivery_is_not_screened_again(chosen: Config, tmp_path: Path) -> None:
     write(tmp_path / "in" / "a", scan(1))
     screened(chosen, "spring", tmp_path / "in")

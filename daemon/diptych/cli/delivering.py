@@ -44,6 +44,11 @@ def accept(
             said += f"; {done.series} series with {done.cases} cases joined the archive"
             if done.before:
                 said += f", {done.before} were there already"
+            if done.since:
+                said += (
+                    f"; {done.since} cases had joined it since {name} was judged, and were not "
+                    "compared with it"
+                )
         typer.echo(said)
 
 

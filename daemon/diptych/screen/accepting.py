@@ -5,7 +5,7 @@ Joining is one transaction a series, and a second try goes on where the first on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import select
 
@@ -21,17 +21,20 @@ from diptych.intake.catalogue import Catalogue
 from diptych.judge import replay
 from diptych.receive.spool import Spool
 from diptych.screen import run
-from diptych.screen.delivery import Folder, Settings
+from diptych.screen.delivery import OWNED, About, Folder, Settings
+from diptych.screen.sides import joined_since
 
 
 @dataclass(frozen=True)
 class Accepted:
     """series: that joined; cases: of these; before: series of which the same files had joined, in
-    an earlier try or as another series of it."""
+    an earlier try or as another series of it. since: cases that joined what is owned after it was
+    first judged, with which it was not compared."""
 
     series: int
     cases: int
     before: int
+    since: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ def accept(config: Config, name: str, standing: Standing) -> Accepted:
             own = folder.open_store(main)
             try:
                 _refuse_unfinished(folder, catalogue, own)
-                settings = folder.about().settings
+                about = folder.about()
+                settings = about.settings
                 if settings.fingerprint != model_in_use(config, main).fingerprint:
                     raise UsageError(
                         f"{name} was screened by another model than the one in use, which would "
@@ -74,7 +78,8 @@ def accept(config: Config, name: str, standing: Standing) -> Accepted:
                     )
                 accepted = Accepted(0, 0, 0)
                 if standing == Standing.OWNED:
-                    accepted = _join(main, own, found, settings)
+                    since = _since(main, found, about)
+                    accepted = replace(_join(main, own, found, settings), since=since)
             finally:
                 own.close()
             with main.write() as connection:
@@ -133,6 +138,13 @@ def _refuse_unfinished(folder: Folder, catalogue: Catalogue, own: Store) -> None
             f"{folder.name} was not judged whole ({left} series are left): "
             "run the same `diptych screen` again first"
         )
+
+
+def _since(main: Store, found: Delivery, about: About) -> int:
+    newest = dict(zip(about.settings.against, about.newest, strict=True))
+    with main.read() as connection:
+        ours = len(deliveries.cases(connection, found))  # of a try that was cut off
+    return joined_since(main, newest[OWNED]) - ours if OWNED in newest else 0
 
 
 def _join(main: Store, own: Store, found: Delivery, settings: Settings) -> Accepted:
