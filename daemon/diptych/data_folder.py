@@ -26,8 +26,12 @@ def open_store(config: Config) -> Store:
             f"{config.data} was not restored whole: empty it and run `diptych restore` again"
         )
     store = Store(config.database_url)
-    if migrate.prepare(store):
-        log.info("database-migrated")
+    try:
+        if migrate.prepare(store):
+            log.info("database-migrated")
+    except BaseException:
+        store.close()
+        raise
     return store
 
 

@@ -66,6 +66,8 @@ def test_an_interrupted_run_ends_with_130_and_its_readers_with_it(tmp_path):
     process = forked.Popen(
         command("screen", "d", "--estimate"), cwd=tmp_path, env=environment(),
         stderr=subprocess.PIPE, start_new_session=True,
+        # A suite that runs in the background of a shell has SIGINT ignored, and hands it down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     wal = tmp_path / "diptych-screen" / "catalogue.sqlite3-wal"
     while not (wal.exists() and wal.stat().st_size > 500_000):

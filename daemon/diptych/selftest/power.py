@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -189,14 +189,14 @@ def _look(data: Path, answered: dict[str, str], for_real: bool) -> tuple[int, tu
     try:
         if for_real:
             _start(data)
-        store = open_store(config)
-        spool, found = open_folder(config, store)
-        if found.lost or found.strangers:
-            wrong.append(f"{found.lost} files lost, {found.strangers} not to be read")
-        there = stored(store, spool, answered)
-        with store.read() as connection:
-            wrong += verify(connection, data / "audit-heads.jsonl").problems
-        store.close()
+        # Closed whatever comes: SQLite removes its log when the last connection goes.
+        with closing(open_store(config)) as store:
+            spool, found = open_folder(config, store)
+            if found.lost or found.strangers:
+                wrong.append(f"{found.lost} files lost, {found.strangers} not to be read")
+            there = stored(store, spool, answered)
+            with store.read() as connection:
+                wrong += verify(connection, data / "audit-heads.jsonl").problems
     except (DiptychError, OSError) as error:
         return len(answered), (f"does not open: {error}",)
     return len(answered.keys() - there), tuple(wrong)
@@ -210,19 +210,18 @@ def _start(data: Path) -> None:
         daemon.spawn()
         if not daemon.wait_ready():
             raise SelftestError(f"the daemon does not start\n{daemon.log()}")
-        store = Store(Config(data=data).database_url)
         deadline = time.monotonic() + JUDGED_SECONDS
-        while True:
-            try:
-                with store.read() as connection:
-                    pending, _ = work.pending(connection)
-            except StoreError:  # busy
-                pending = 1
-            if not pending:
-                break
-            if time.monotonic() > deadline:
-                raise SelftestError(f"{pending} series are not judged\n{daemon.log()}")
-            time.sleep(0.1)
-        store.close()
+        with closing(Store(Config(data=data).database_url)) as store:
+            while True:
+                try:
+                    with store.read() as connection:
+                        pending, _ = work.pending(connection)
+                except StoreError:  # busy
+                    pending = 1
+                if not pending:
+                    break
+                if time.monotonic() > deadline:
+                    raise SelftestError(f"{pending} series are not judged\n{daemon.log()}")
+                time.sleep(0.1)
     finally:
         daemon.end()
