@@ -210,7 +210,7 @@ class Pipeline:
     ) -> list[verdicts.CaseVerdict]:
         cases = []
         for each in decoded.series.stacks:
-            stack, ready = each.stack, each.ready
+            stack, ready = each.stack, each.ready(self._embedder.model.input_size, stages)
             if isinstance(ready, NotScreenable):
                 cases.append(
                     verdicts.CaseVerdict(

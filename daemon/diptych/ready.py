@@ -25,6 +25,9 @@ from diptych.volume.plan import Stack, plan
 from diptych.volume.plane import Instance, Refusal
 from diptych.volume.value import Volume
 
+READY_BYTES = 256 * 2**20
+"""Prepared slices of one series kept at a time, and one stack more: of 112² pixels 5,000."""
+
 
 @dataclass(frozen=True)
 class Ready:
@@ -47,10 +50,15 @@ class Ready:
 
 @dataclass(frozen=True)
 class ReadyStack:
-    """A stack, and what was made of it: or why nothing could be."""
+    """A stack, and what was made of it, or why nothing could be; None: nothing yet, as there was
+    enough of the series before it."""
 
     stack: Stack
-    ready: Ready | NotScreenable
+    made: Ready | NotScreenable | None
+
+    def ready(self, size: int, stages: Stages) -> Ready | NotScreenable:
+        """What was made of it, or is now; it is not kept."""
+        return _made(self.stack, size, stages) if self.made is None else self.made
 
 
 class Stages:
@@ -84,12 +92,16 @@ class ReadySeries:
 def make_series_ready(outcomes: Sequence[Instance | Refusal], size: int) -> ReadySeries:
     """Every stack of the images among ``outcomes``; ``size`` is the model's ``input_size``.
 
-    One volume in memory at a time: what is kept of it is a twentieth.
+    One volume in memory at a time: what is kept of it is a twentieth, and no more than
+    ``READY_BYTES`` where there are many.
     """
-    stages = Stages()
+    stages, stacks, kept = Stages(), [], 0
     images = [outcome for outcome in outcomes if isinstance(outcome, Instance)]
-    stacks = plan(images).stacks if images else ()
-    return ReadySeries(tuple(_ready_stack(stack, size, stages) for stack in stacks), stages)
+    for stack in plan(images).stacks if images else ():
+        made = _made(stack, size, stages) if kept < READY_BYTES else None
+        kept += made.prepared.nbytes if isinstance(made, Ready) else 0
+        stacks.append(ReadyStack(stack, made))
+    return ReadySeries(tuple(stacks), stages)
 
 
 def make_ready(volume: Volume, size: int, stages: Stages) -> Ready:
@@ -110,10 +122,10 @@ def make_ready(volume: Volume, size: int, stages: Stages) -> Ready:
     return Ready(prepared, kept, slice_digests, (proxy.VERSION, packed.result()))
 
 
-def _ready_stack(stack: Stack, size: int, stages: Stages) -> ReadyStack:
+def _made(stack: Stack, size: int, stages: Stages) -> Ready | NotScreenable:
     try:
         with stages("assemble"):
             volume = assemble(stack)
-        return ReadyStack(stack, make_ready(volume, size, stages))
+        return make_ready(volume, size, stages)
     except NotScreenable as error:
-        return ReadyStack(stack, error)
+        return error
