@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from running import Daemon
 
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
     from judged import Archive
     from postgres import Server
 
+
+# No test is timed. Where a failure stops a change that has nothing to do with it, the same examples
+# every time; new ones are looked for wherever else the tests run.
+settings.register_profile("diptych", deadline=None, derandomize=os.environ.get("REQUIRE") == "all")
+settings.load_profile("diptych")
 
 BACKENDS = ["sqlite", "postgresql"]
 
