@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import pickle
 import signal
@@ -88,6 +89,19 @@ def test_refusals_travel_too(tmp_path):
     with DecoderPool() as pool:
         (outcome,) = pool.decode([path])
     assert outcome.reason is Reason.UNSUPPORTED_PIXEL_FORMAT
+
+
+def test_a_reason_is_received_whatever_way_this_python_pickles_an_enum(monkeypatch):
+    """3.11.3 and older, Debian 12's among them: as ``getattr``, which a decoder may not send."""
+
+    def as_in_3_11_2(member: enum.Enum, protocol: int) -> tuple[object, ...]:
+        return getattr, (type(member), member.name)
+
+    monkeypatch.setattr(enum.Enum, "__reduce_ex__", as_in_3_11_2)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        wire.send(theirs, Refusal("slice.dcm", Reason.UNREADABLE, "no DICM prefix"))
+        assert wire.receive(ours, 2**20).reason is Reason.UNREADABLE
 
 
 def test_an_instance_over_the_time_limit_is_refused_and_the_others_are_not(tmp_path, endless):
