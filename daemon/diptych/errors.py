@@ -7,6 +7,7 @@ at the edge (``receive.listener`` and ``cli``).
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 
 class Reason(StrEnum):
@@ -30,6 +31,10 @@ class Reason(StrEnum):
     INTERNAL = "internal-error"
     # not-an-image: SR, PR, KOS, PDF, raw data, waveforms …
     NOT_AN_IMAGE = "not-an-image"
+
+    def __reduce_ex__(self, proto: object) -> tuple[Any, ...]:
+        # Python before 3.11.4 names getattr, which the parent of a decoder takes from nobody.
+        return Reason, (self.value,)
 
 
 class DiptychError(Exception):
