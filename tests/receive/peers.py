@@ -9,7 +9,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -230,6 +230,15 @@ def parts(daemon: Daemon) -> list[Path]:
     return list((daemon.data / "spool" / "incoming").glob("*.part"))
 
 
+def open_files(pid: int) -> set[str]:
+    """What its descriptors point to, but for those that it closes meanwhile."""
+    found = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.add(str(descriptor.readlink()))
+    return found
+
+
 def acceptor_pids(daemon: Daemon) -> list[int]:
     """The daemon's children that share its DICOM port."""
     assert daemon.process is not None
@@ -243,9 +252,7 @@ def acceptor_pids(daemon: Daemon) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == daemon.process.pid and inodes & {
-                str(descriptor.readlink()) for descriptor in (folder / "fd").iterdir()
-            }:
+            if parent == daemon.process.pid and inodes & open_files(int(folder.name)):
                 found.append(int(folder.name))
         except OSError:  # it ended meanwhile
             continue

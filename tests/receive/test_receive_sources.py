@@ -21,6 +21,7 @@ from receive.peers import (
     deliver,
     encoded,
     large,
+    open_files,
     parts,
 )
 from running import Daemon, instance, series
@@ -205,6 +206,4 @@ def _line_with(daemon: Daemon, text: str) -> str:
 
 
 def _holds(pid: int, path: Path) -> bool:
-    return any(
-        str(descriptor.readlink()) == str(path) for descriptor in Path(f"/proc/{pid}/fd").iterdir()
-    )
+    return str(path) in open_files(pid)
