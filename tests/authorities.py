@@ -18,8 +18,10 @@ class Authority:
         self.certificate = folder / "authority.pem"
         self._key = folder / "authority.key"
         _openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", self._key)
-        named = ("-subj", "/CN=authority", "-days", "30", "-addext", "keyUsage=critical,keyCertSign")
-        _openssl("req", "-x509", "-new", "-key", self._key, *named, "-out", self.certificate)
+        named = ("-subj", "/CN=authority", "-days", "30")
+        usage = ("-addext", "keyUsage=critical,keyCertSign")
+        new = ("-x509", "-new", "-key", self._key, *usage, *named)
+        _openssl("req", *new, "-out", self.certificate)
 
     def issue(self, name: str, alternative: str = "DNS:localhost") -> tuple[Path, Path]:
         """A new certificate and key for ``name``."""
