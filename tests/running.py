@@ -247,7 +247,7 @@ def send(
 def program(name: str) -> str:
     """A Debian program, or a loud skip. In an active virtual environment pynetdicom's own
     ``storescu`` and others of DCMTK's names would come first."""
-    own = Path(sys.executable).parent
+    own = Path(sys.prefix, "bin") if sys.prefix != sys.base_prefix else None
     others = [p for p in os.get_exec_path() if Path(p) != own]
     found = shutil.which(name, path=os.pathsep.join(others))
     return found or missing(f"the program {name} (a Debian package)")
