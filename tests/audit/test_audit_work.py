@@ -50,7 +50,7 @@ def test_an_open_association_that_delivered_to_it_holds_it_for_a_while(empty):
 def test_a_closed_association_holds_nothing(empty):
     association = opened(empty)
     empty.receive("A", ["a"], association=association)
-    receipts.close_association(empty.store, association)
+    receipts.close_associations(empty.store, [association])
     empty.older(10)
     assert empty.seal(RULE) == 1
 
@@ -59,7 +59,7 @@ def test_an_open_association_that_delivered_only_to_another_series_holds_nothing
     first, second = opened(empty), opened(empty, "two")
     empty.receive("A", ["a"], association=first)
     empty.receive("B", ["b"], association=second)
-    receipts.close_association(empty.store, first)
+    receipts.close_associations(empty.store, [first])
     empty.older(10)
     assert empty.seal(RULE) == 1
     assert empty.value("SELECT series_id FROM revision") == 1
@@ -69,7 +69,7 @@ def test_one_of_two_associations_that_is_still_open_is_enough(empty):
     first, second = opened(empty), opened(empty, "two")
     empty.receive("A", ["a"], association=first)
     empty.receive("A", ["b"], association=second)
-    receipts.close_association(empty.store, first)
+    receipts.close_associations(empty.store, [first])
     empty.older(11)
     assert empty.seal(RULE) == 0
 
@@ -110,7 +110,7 @@ def test_an_unfinished_transfer_of_a_foreign_association_holds_nothing(empty):
 def test_a_transfer_left_by_an_association_that_is_closed_holds_nothing(empty):
     association = opened(empty)
     empty.receive("A", ["a"], association=association)
-    receipts.close_association(empty.store, association)
+    receipts.close_associations(empty.store, [association])
     empty.older(11)
     assert empty.seal(RULE, one=now()) == 1
 

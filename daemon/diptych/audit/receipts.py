@@ -80,6 +80,15 @@ class Recorded:
     new_content: bool
 
 
+@dataclass(frozen=True)
+class _Bytes:
+    """``known``: kept already, at another locator; ``is_new``: the row is, so nothing names it."""
+
+    blob_id: int
+    known: bool
+    is_new: bool
+
+
 def open_association(
     store: Store, name: str, acceptor: str, source: str, calling_ae_title: str, address: str
 ) -> int:
@@ -98,12 +107,11 @@ def open_association(
         return _id(result.inserted_primary_key)
 
 
-def close_association(store: Store, association_id: int) -> None:
-    """The association ended; its series may be complete."""
+def close_associations(store: Store, association_ids: Sequence[int]) -> None:
+    """These associations ended; their series may be complete."""
     with store.write() as connection:
-        connection.execute(
-            update(association).where(association.c.id == association_id).values(closed_at=now())
-        )
+        at = now()
+        connection.execute(_CLOSE, [{"of": of, "at": at} for of in association_ids])
 
 
 def close_associations_of(store: Store, acceptor: str | None) -> None:
@@ -144,12 +152,12 @@ def record(
             ],
         )
         recorded = []
-        for arrival, series_id, (_, known), (instance_id, is_new), receipt_id in zip(
+        for arrival, series_id, of, (instance_id, is_new), receipt_id in zip(
             arrivals, series_ids, blobs, instances, receipt_ids, strict=True
         ):
             forwards.owe(connection, arrival.destinations, series_id, instance_id, at)
-            is_new = is_new or (not known and _unjudged_for_loss(connection, series_id))
-            recorded.append(Recorded(receipt_id, known, is_new))
+            is_new = is_new or (not of.known and _unjudged_for_loss(connection, series_id))
+            recorded.append(Recorded(receipt_id, of.known, is_new))
         new = {s for r, s in zip(recorded, series_ids, strict=True) if r.new_content}
         touched = [{"of": s, "at": at, "new": s in new} for s in dict.fromkeys(series_ids)]
         connection.execute(_TOUCH, touched)
@@ -223,8 +231,7 @@ def _unjudged_for_loss(connection: Connection, series_id: int) -> bool:
 
 def _blobs(
     connection: Connection, arrivals: Sequence[Arrival], at: int, exists: Callable[[str], bool]
-) -> list[tuple[int, bool]]:
-    """For each its row, and whether the bytes are kept already, at another locator."""
+) -> list[_Bytes]:
     rows = connection.execute(_BLOBS, {"sha256": list({a.stored.sha256 for a in arrivals})})
     # None: not kept, or not any more.
     known: dict[tuple[str, str], tuple[int, str | None]] = {
@@ -270,7 +277,7 @@ def _blobs(
                 .values(locator=stored.locator, store=stored.store, purged_at=None, created_at=at)
             )
             known[key] = blob_id, locator = blob_id, stored.locator
-        found.append((blob_id, locator != stored.locator))
+        found.append(_Bytes(blob_id, locator != stored.locator, key in new))
     return found
 
 
@@ -278,17 +285,17 @@ def _instances(
     connection: Connection,
     arrivals: Sequence[Arrival],
     series_ids: Sequence[int],
-    blobs: Sequence[tuple[int, bool]],
+    blobs: Sequence[_Bytes],
     at: int,
 ) -> list[tuple[int, bool]]:
     """For each its row, and whether the content is new from this source. Only a data set without a
     SeriesInstanceUID can be old in a series that is new: each association makes up its own."""
     keys = [
-        (series_id, arrival.identity.sop_instance_uid, blob_id)
-        for arrival, series_id, (blob_id, _) in zip(arrivals, series_ids, blobs, strict=True)
+        (series_id, arrival.identity.sop_instance_uid, of.blob_id)
+        for arrival, series_id, of in zip(arrivals, series_ids, blobs, strict=True)
     ]
-    blob_ids = list({blob_id for blob_id, _ in blobs})
-    rows = connection.execute(_INSTANCES, {"blobs": blob_ids}).all()
+    old = list({of.blob_id for of in blobs if not of.is_new})
+    rows = connection.execute(_INSTANCES, {"blobs": old}).all() if old else []
     ids = {(row.series_id, row.sop_instance_uid, row.blob_id): int(row.id) for row in rows}
     again = {int(row.id) for row in rows if row.outcome in _ANOTHER_CHANCE}
     # In which series a source has sent each content.
@@ -366,6 +373,9 @@ _INSERTS = {
     table.name: insert(table).returning(table.c.id, sort_by_parameter_order=True)
     for table in (blob, instance, receipt)
 }
+_CLOSE = (
+    update(association).where(association.c.id == bindparam("of")).values(closed_at=bindparam("at"))
+)
 _TOUCH = (
     update(series)
     .where(series.c.id == bindparam("of"))

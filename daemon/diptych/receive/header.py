@@ -23,6 +23,8 @@ _KEYWORDS = {
     _STUDY: "StudyInstanceUID (0020,000D)",
     _SERIES: "SeriesInstanceUID (0020,000E)",
 }
+# What is looked at of nearly every instance; of others all.
+_FIRST_BYTES = 1 << 15
 # PS3.5 section 9.1.
 UID_BYTES = 64
 
@@ -36,7 +38,7 @@ class Mismatch(Exception):
 
 
 def identify(
-    head: bytes,
+    head: bytes | memoryview,
     limit: int,
     transfer_syntax_uid: str,
     association: str,
@@ -49,7 +51,13 @@ def identify(
     ``association``: names the synthetic series of a data set without a SeriesInstanceUID. Raises
     Unparsable or Mismatch.
     """
-    values = _read(head[:limit], len(head) <= limit, transfer_syntax_uid, limit)
+    try:
+        first = bytes(head[: min(_FIRST_BYTES, limit)])
+        values = _read(first, len(head) == len(first), transfer_syntax_uid, limit)
+    except Unparsable:
+        if len(head) <= _FIRST_BYTES:
+            raise
+        values = _read(bytes(head[:limit]), len(head) <= limit, transfer_syntax_uid, limit)
     if _SOP_CLASS not in values and _SOP_INSTANCE not in values:
         raise Unparsable("neither SOPClassUID (0008,0016) nor SOPInstanceUID (0008,0018) found")
     sop_class, sop_instance = _uid(values, _SOP_CLASS), _uid(values, _SOP_INSTANCE)
@@ -83,7 +91,7 @@ def _read(head: bytes, whole: bool, transfer_syntax_uid: str, limit: int) -> dic
 
     def past_series(tag: BaseTag, _vr: str | None, _length: int) -> bool:
         nonlocal reached
-        reached = reached or tag > _SERIES
+        reached = reached or int(tag) > _SERIES  # a BaseTag compares in Python
         return reached
 
     buffer = BytesIO(head)

@@ -314,8 +314,9 @@ class _Segment:
         head += _CRC.pack(zlib.crc32(entry.content[: entry.offset], zlib.crc32(head)))
         size = _padded(entry)
         self.dirty = max(self.dirty, self.tail + size)
-        record = b"".join((head.ljust(_BLOCK, b"\0"), entry.content)).ljust(size, b"\0")
-        if os.pwrite(self.descriptor, record, self.tail) != size:
+        end = bytes(size - _BLOCK - len(entry.content))
+        record = (head.ljust(_BLOCK, b"\0"), entry.content, end)
+        if os.pwritev(self.descriptor, record, self.tail) != size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.entries[entry.locator] = self.tail
         self.tail += size

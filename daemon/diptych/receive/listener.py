@@ -242,7 +242,7 @@ class Listener:
         limit = self._config.dicom.header_limit
         offset = data_set_offset_in(part.head(DATA_SET_WITHIN))
         identity = header.identify(
-            part.head(offset + limit + 1)[offset:],
+            memoryview(part.head(offset + limit + 1))[offset:],
             limit,
             syntax,
             peer.name,
@@ -306,7 +306,10 @@ class Listener:
 
     def _peer(self, association: Any) -> _Peer:
         with self._lock:
-            return self._associations.setdefault(association, _Peer("", "", ""))
+            peer = self._associations.get(association)
+            if peer is None:
+                peer = self._associations[association] = _Peer("", "", "")
+            return peer
 
     def _take_failures(self) -> dict[str, int]:
         with self._lock:
@@ -331,11 +334,13 @@ class Listener:
             under_way = [part for peer in self._associations.values() for part in peer.parts]
         for part in under_way:
             part.show()
-        for association, peer in ended:
+        for _, peer in ended:
             for part in list(peer.parts):
                 part.discard()
-            if peer.association_id is not None:
-                receipts.close_association(self._store, peer.association_id)
+        opened = [peer.association_id for _, peer in ended if peer.association_id is not None]
+        if opened:
+            receipts.close_associations(self._store, opened)
+        for association, peer in ended:
             if peer.received or peer.refused:
                 log.info(
                     "association-ended",

@@ -6,11 +6,13 @@ import queue
 import select
 import socket
 import ssl
+import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from copy import copy
+from io import BytesIO
 from typing import Any
 
 from pydicom import config as pydicom_config
@@ -22,6 +24,8 @@ from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.pdu import P_DATA_TF
+from pynetdicom.pdu_items import PresentationDataValueItem
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.transport import AssociationServer
@@ -43,6 +47,10 @@ _DRAIN_SECONDS = 2.0
 _DRAIN_BYTES = 2**20
 # PS3.8 section 9.3.5.1: length, context ID and message control header of a value.
 _PDV_BYTES = 6
+_PDV_HEAD = struct.Struct(">IB")
+_PDU_HEADER_BYTES = 6
+# PS3.8 section 9.3.5: the first byte of the PDU.
+_P_DATA_TF = 0x04
 # Requests of one association that may wait for their answer.
 _UNANSWERED = 8
 # The library's two threads of an association each wake a thousand times a second. The one that
@@ -85,8 +93,9 @@ def answer_every_store() -> None:
     names: a private one ends the association, Verification is answered with success.
     """
     dimse_messages.decode = _decode_command
+    dimse_messages.DIMSEMessage.message_to_primitive = _to_primitive
     dimse_messages.create_file_meta = dict
-    dimse_messages.write_file_meta_info = lambda file, meta: file.write(
+    dimse_messages.write_file_meta_info = lambda part, meta: part.begin(
         encoded.file_meta(*map(str, meta.values()))
     )
     DIMSEServiceProvider.send_msg = _send
@@ -97,6 +106,7 @@ def answer_every_store() -> None:
     transport.AssociationSocket = _PeerSocket
     DIMSEServiceProvider.get_msg = _next_message
     DULServiceProvider._read_pdu_data = _read_pdu
+    DULServiceProvider._decode_pdu = _decode_pdu
     DIMSEServiceProvider.receive_primitive = _receive
     DULServiceProvider.run_reactor = _react
     Association.run_reactor = _run
@@ -105,7 +115,9 @@ def answer_every_store() -> None:
 
 
 _library_decode = dimse_messages.decode
+_library_to_primitive = dimse_messages.DIMSEMessage.message_to_primitive
 _library_read_pdu = DULServiceProvider._read_pdu_data
+_library_decode_pdu = DULServiceProvider._decode_pdu
 _library_receive = DIMSEServiceProvider.receive_primitive
 _library_react = DULServiceProvider.run_reactor
 _library_run = Association.run_reactor
@@ -113,14 +125,37 @@ _library_next_message = DIMSEServiceProvider.get_msg
 _library_send = DIMSEServiceProvider.send_msg
 
 
-def _decode_command(encoded: Any, *encoding: bool) -> Dataset:
-    command: Dataset = _library_decode(encoded, *encoding)
+class _StoreCommand:
+    """Of the command set of a C-STORE-RQ what the library asks for."""
+
+    CommandField, CommandDataSetType = _C_STORE_RQ, 0
+
+    def __init__(self, primitive: C_STORE) -> None:
+        self.primitive = primitive
+        self.AffectedSOPClassUID = primitive.AffectedSOPClassUID
+        self.AffectedSOPInstanceUID = primitive.AffectedSOPInstanceUID
+
+
+def _decode_command(command_set: BytesIO, *encoding: bool) -> Dataset | _StoreCommand:
+    request = encoded.store_request(command_set.getvalue())
+    if request is not None:
+        return _StoreCommand(request)
+    command: Dataset = _library_decode(command_set, *encoding)
     if command.get("CommandField") == _C_STORE_RQ:
         for keyword in ("AffectedSOPClassUID", "AffectedSOPInstanceUID"):
             value = command.get(keyword)
             if not isinstance(value, str) or len(value) > UID_BYTES:
                 setattr(command, keyword, "")
     return command
+
+
+def _to_primitive(message: dimse_messages.DIMSEMessage) -> Any:
+    if not isinstance(message.command_set, _StoreCommand):
+        return _library_to_primitive(message)
+    request = message.command_set.primitive
+    request.DataSet, request._context_id = message.data_set, message.context_id
+    request._dataset_path, request._dataset_file = message._data_set_path, message._data_set_file
+    return request
 
 
 class _Requests(queue.Queue[Any]):
@@ -327,6 +362,31 @@ def _read_pdu(provider: DULServiceProvider) -> None:
         _library_read_pdu(provider)
     except _TooLong:
         provider.event_queue.put("Evt19")  # AA-8 of PS3.8 section 9.2: A-ABORT
+
+
+def _decode_pdu(provider: DULServiceProvider, received: bytearray) -> tuple[Any, str]:
+    """Without the library's four copies of what a P-DATA-TF PDU brings."""
+    if received[0] != _P_DATA_TF or not provider.assoc.is_acceptor:
+        decoded: tuple[Any, str] = _library_decode_pdu(provider, received)
+        return decoded
+    pdu = P_DATA_TF()
+    for context_id, data in values_of(received):
+        value = PresentationDataValueItem()
+        value.presentation_context_id, value.presentation_data_value = context_id, data
+        pdu.presentation_data_value_items.append(value)
+    return pdu, "Evt10"
+
+
+def values_of(received: bytearray) -> Iterator[tuple[int, memoryview]]:
+    """Presentation context ID and fragment (its first byte is the message control header) of every
+    value of a P-DATA-TF PDU (PS3.8 section 9.3.5), as views. Raises ValueError or struct.error."""
+    view, at = memoryview(received).toreadonly(), _PDU_HEADER_BYTES
+    while at < len(view):
+        length, context_id = _PDV_HEAD.unpack_from(view, at)
+        begin, at = at + _PDV_HEAD.size, at + _PDV_HEAD.size - 1 + length
+        if not length or at > len(view):
+            raise ValueError("a value is longer than its PDU")
+        yield context_id, view[begin:at]
 
 
 def _receive(provider: DIMSEServiceProvider, primitive: Any) -> None:

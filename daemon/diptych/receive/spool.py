@@ -37,6 +37,7 @@ _CHUNK = 1 << 20
 # series is not complete (``in_flight``).
 MEMORY_BYTES = 1 << 20
 _MEMORY_SECONDS = 1.0
+_SMALL = 4096
 _LOCATOR = re.compile(r"instances/([^/]+)/[0-9a-f]{2}/[0-9a-f]{32}\.dcm")
 
 
@@ -53,23 +54,35 @@ class Part:
         self.name = str(path)
         self.file = self
         self.size = 0
-        self._memory: list[bytes] = []
+        self._memory: list[bytes | memoryview] = []
+        # Of the data set, while it comes: the sender sends the next fragment meanwhile.
+        self._digest: hashlib._Hash | None = None
+        self._digest_from = 0
         self._began = time.monotonic()
         self._error: OSError | None = None
         self._raw: BufferedWriter | None = None
         self._shown = self._discarded = False
         self._lock = threading.Lock()
 
-    def write(self, data: bytes) -> int:
-        """Append; after the first error only swallow, so that the peer can finish and be told."""
+    def begin(self, meta: bytes) -> None:
+        """Append the File Meta Information; what follows is the data set."""
+        self.write(meta)
+        self._digest, self._digest_from = hashlib.sha256(), self.size
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Append; after the first error only swallow, so that the peer can finish and be told.
+        ``data`` must not change afterwards."""
         self.size += len(data)
+        if self._digest is not None:
+            self._digest.update(data)
         if self._error is None:
             try:
                 if self._raw is not None:
                     faults.point("receive.write")
                     self._raw.write(data)
                 else:
-                    self._memory.append(data)
+                    # A view keeps its whole PDU, and is itself larger than a few bytes.
+                    self._memory.append(data if len(data) > _SMALL else bytes(data))
                     slow = time.monotonic() - self._began > _MEMORY_SECONDS
                     if self.size > MEMORY_BYTES or slow:
                         self._to_file()
@@ -106,7 +119,10 @@ class Part:
             raise StoreError(f"spool: {error.strerror}") from error
 
     def sha256(self, offset: int) -> str:
-        """SHA-256 of what follows ``offset``."""
+        """SHA-256 of what follows ``offset``. Raises StoreError."""
+        self._raise()
+        if self._digest is not None and self._digest_from == offset:
+            return self._digest.hexdigest()
         content = self.content()
         if content is None:
             return content_sha256(self.path, offset)[0]
