@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sqlalchemy import insert
 
 import postgres
 from diptych.audit import (
@@ -21,13 +22,14 @@ from diptych.audit import (
     migrate,
     policies,
     receipts,
+    schema,
     verdicts,
     verify,
     work,
 )
 from diptych.audit.archive import Owner
 from diptych.audit.nodes import Nodes
-from diptych.audit.store import Store
+from diptych.audit.store import Store, now
 
 if TYPE_CHECKING:
     from postgres import Server
@@ -111,6 +113,15 @@ class Archive:
         with self.store.write() as connection:
             policies.register(connection, POLICY, '{"threshold":0.7711}')
 
+    def opened(self, name: str = "one", acceptor: str = "acceptor", **said: str) -> int:
+        """An association that has delivered nothing yet."""
+        opening = {"calling_ae_title": "PEER", "address": "127.0.0.1"} | said
+        with self.store.write() as connection:
+            row = insert(schema.association).values(
+                name=name, acceptor=acceptor, source="north", opened_at=now(), **opening
+            )
+            return int(connection.execute(row).inserted_primary_key[0])
+
     def receive(self, name: str, contents: Sequence[str], **more: Any) -> list[receipts.Recorded]:
         """One C-STORE per content: its bytes, and its SOP Instance UID with them."""
         return [
@@ -125,7 +136,7 @@ class Archive:
         *,
         source: str = "north",
         study: str | None = None,
-        association: int | None = None,
+        association: receipts.Opening | int | None = None,
         synthetic: bool = False,
     ) -> receipts.Arrival:
         identity = receipts.Identity(

@@ -51,7 +51,8 @@ def test_every_text_of_a_verdict_may_be_odd_and_the_chain_still_verifies(
 
 @pytest.mark.parametrize("odd", ODD, ids=ascii)
 def test_an_association_of_any_name_is_written_down(empty: Archive, odd: str) -> None:
-    receipts.open_association(empty.store, uid("1", odd)[:32], "acceptor", "north", odd, odd)
+    opening = receipts.Opening(uid("1", odd)[:32], "acceptor", "north", odd, odd)
+    empty.receive("A", ["a"], association=opening)
     with empty.store.read() as connection:
         (kept,) = connection.execute(select(schema.association.c.calling_ae_title)).scalars()
     assert kept == schema.fitting(schema.association, {"calling_ae_title": odd})["calling_ae_title"]

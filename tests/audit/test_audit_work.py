@@ -8,17 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from audit.builder import AT_ONCE, Archive, slices_of, stack, uid
+from audit.builder import AT_ONCE, slices_of, stack, uid
 from diptych.audit import receipts, work
 from diptych.audit.store import Store, now
 from diptych.errors import StoreError
 
 RULE = work.Quiet(quiet_seconds=10, association_seconds=60, hard_limit_seconds=3600)
 SECOND = 1_000_000
-
-
-def opened(archive: Archive, name: str = "one", acceptor: str = "acceptor") -> int:
-    return receipts.open_association(archive.store, name, acceptor, "north", "PEER", "127.0.0.1")
 
 
 def test_a_series_is_sealed_after_the_quiet_period_and_not_before(empty):
@@ -39,7 +35,7 @@ def test_each_series_waits_for_its_own_quiet_period(empty):
 
 
 def test_an_open_association_that_delivered_to_it_holds_it_for_a_while(empty):
-    association = opened(empty)
+    association = empty.opened()
     empty.receive("A", ["a"], association=association)
     empty.older(59)
     assert empty.seal(RULE) == 0
@@ -47,8 +43,20 @@ def test_an_open_association_that_delivered_to_it_holds_it_for_a_while(empty):
     assert empty.seal(RULE) == 1
 
 
+def test_an_association_is_written_down_with_its_first_instance_and_once(empty):
+    opening = receipts.Opening("one", "acceptor", "north", "PEER", "127.0.0.1")
+    first = empty.receive("A", ["a"], association=opening)[0]
+    # As after a commit that was done and reported an error.
+    again = empty.receive("A", ["b"], association=opening)[0]
+    later = empty.receive("A", ["c"], association=first.association_id)[0]
+    assert first.association_id == again.association_id == later.association_id
+    assert empty.rows("SELECT name, acceptor, closed_at FROM association") == [
+        ("one", "acceptor", None)
+    ]
+
+
 def test_a_closed_association_holds_nothing(empty):
-    association = opened(empty)
+    association = empty.opened()
     empty.receive("A", ["a"], association=association)
     receipts.close_associations(empty.store, [association])
     empty.older(10)
@@ -56,7 +64,7 @@ def test_a_closed_association_holds_nothing(empty):
 
 
 def test_an_open_association_that_delivered_only_to_another_series_holds_nothing(empty):
-    first, second = opened(empty), opened(empty, "two")
+    first, second = empty.opened(), empty.opened("two")
     empty.receive("A", ["a"], association=first)
     empty.receive("B", ["b"], association=second)
     receipts.close_associations(empty.store, [first])
@@ -66,7 +74,7 @@ def test_an_open_association_that_delivered_only_to_another_series_holds_nothing
 
 
 def test_one_of_two_associations_that_is_still_open_is_enough(empty):
-    first, second = opened(empty), opened(empty, "two")
+    first, second = empty.opened(), empty.opened("two")
     empty.receive("A", ["a"], association=first)
     empty.receive("A", ["b"], association=second)
     receipts.close_associations(empty.store, [first])
@@ -75,7 +83,7 @@ def test_one_of_two_associations_that_is_still_open_is_enough(empty):
 
 
 def test_an_unfinished_transfer_holds_it_beyond_that(empty):
-    association = opened(empty)
+    association = empty.opened()
     empty.receive("A", ["a"], association=association)
     began = now()
     empty.older(600)
@@ -84,7 +92,7 @@ def test_an_unfinished_transfer_holds_it_beyond_that(empty):
 
 
 def test_a_transfer_that_began_long_after_the_last_delivery_is_of_another_series(empty):
-    association = opened(empty)
+    association = empty.opened()
     empty.receive("A", ["a"], association=association)
     empty.older(600)
     assert empty.seal(RULE, one=now() - 500 * SECOND) == 1
@@ -92,7 +100,7 @@ def test_a_transfer_that_began_long_after_the_last_delivery_is_of_another_series
 
 def test_the_next_series_of_the_association_holds_it_no_longer_than_its_own_grace(empty):
     """A sender that goes on to another series at once, one transfer after the other."""
-    association = opened(empty)
+    association = empty.opened()
     empty.receive("A", ["a"], association=association)
     empty.older(61, "A")
     empty.receive("B", ["b"], association=association)
@@ -101,14 +109,14 @@ def test_the_next_series_of_the_association_holds_it_no_longer_than_its_own_grac
 
 
 def test_an_unfinished_transfer_of_a_foreign_association_holds_nothing(empty):
-    association = opened(empty)
+    association = empty.opened()
     empty.receive("A", ["a"], association=association)
     empty.older(61)
     assert empty.seal(RULE, two=now() - 61 * SECOND) == 1
 
 
 def test_a_transfer_left_by_an_association_that_is_closed_holds_nothing(empty):
-    association = opened(empty)
+    association = empty.opened()
     empty.receive("A", ["a"], association=association)
     receipts.close_associations(empty.store, [association])
     empty.older(11)
@@ -117,14 +125,14 @@ def test_a_transfer_left_by_an_association_that_is_closed_holds_nothing(empty):
 
 @pytest.mark.parametrize(("age", "sealed"), [(3590, 0), (3601, 1)])
 def test_nothing_holds_it_beyond_the_hard_limit(empty, age, sealed):
-    association = opened(empty)
+    association = empty.opened()
     empty.receive("A", ["a"], association=association)
     empty.older(age)
     assert empty.seal(RULE, one=now() - age * SECOND) == sealed
 
 
 def test_a_hard_limit_below_the_grace_period_wins(empty):
-    association = opened(empty)
+    association = empty.opened()
     empty.receive("A", ["a"], association=association)
     empty.older(30)
     assert empty.seal(RULE) == 0
@@ -133,7 +141,7 @@ def test_a_hard_limit_below_the_grace_period_wins(empty):
 
 def test_the_rule_outlives_a_restart(empty):
     """Everything it needs is in SQL; the dead daemon's associations are closed at the start."""
-    opened(empty)
+    empty.opened()
     empty.receive("A", ["a"], association=1)
     empty.older(11)
     store = Store(empty.store.url)
@@ -144,8 +152,8 @@ def test_the_rule_outlives_a_restart(empty):
 
 
 def test_the_death_of_one_acceptor_closes_only_its_own_associations(empty):
-    opened(empty, "one", "dead")
-    opened(empty, "two", "alive")
+    empty.opened("one", "dead")
+    empty.opened("two", "alive")
     receipts.close_associations_of(empty.store, "dead")
     closed = empty.rows("SELECT name FROM association WHERE closed_at IS NOT NULL")
     assert closed == [("one",)]

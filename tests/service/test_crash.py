@@ -66,7 +66,7 @@ def test_an_instance_that_is_gone_is_found_missing_by_the_account(tmp_path: Path
     migrate.upgrade(store)
     spool = Spool(config.spool_folder, config.source_names())
     spool.prepare()
-    association = receipts.open_association(store, "a", "b", "default", "AE", "127.0.0.1")
+    association = receipts.Opening("a", "b", "default", "AE", "127.0.0.1")
     identity = Identity("1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2", "1.2.1")
     stored = receipts.Stored("0" * 64, "1.2.840.10008.1.2.1", 10, f"instances/default/ab/{1:032x}")
     receipts.record(store, [receipts.Arrival("default", association, identity, stored)])

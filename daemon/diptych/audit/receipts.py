@@ -59,12 +59,23 @@ class Stored:
 
 
 @dataclass(frozen=True)
+class Opening:
+    """An association that delivers its first instance; ``name``: none has had it before."""
+
+    name: str
+    acceptor: str
+    source: str
+    calling_ae_title: str
+    address: str
+
+
+@dataclass(frozen=True)
 class Arrival:
-    """One instance that was received. ``association_id`` None: nobody waits for an answer;
-    ``destinations``: where it is to be sent on to."""
+    """One instance that was received. ``association``: its row, None where nobody waits for an
+    answer; ``destinations``: where it is to be sent on to."""
 
     source: str
-    association_id: int | None
+    association: Opening | int | None
     identity: Identity
     stored: Stored
     destinations: Sequence[str] = ()
@@ -76,6 +87,7 @@ class Recorded:
     written is not referenced; ``new_content``: no series of this source held them yet."""
 
     receipt_id: int
+    association_id: int | None
     bytes_known: bool
     new_content: bool
 
@@ -87,24 +99,6 @@ class _Bytes:
     blob_id: int
     known: bool
     is_new: bool
-
-
-def open_association(
-    store: Store, name: str, acceptor: str, source: str, calling_ae_title: str, address: str
-) -> int:
-    """Write down an association that is about to deliver its first instance."""
-    with store.write() as connection:
-        result = connection.execute(
-            insert(association).values(
-                name=name,
-                acceptor=acceptor,
-                source=source,
-                calling_ae_title=calling_ae_title[:16],
-                address=address[:45],
-                opened_at=now(),
-            )
-        )
-        return _id(result.inserted_primary_key)
 
 
 def close_associations(store: Store, association_ids: Sequence[int]) -> None:
@@ -133,6 +127,7 @@ def record(
     """
     with store.write() as connection:
         at = now()  # not before the lock is held: receipts of a series must not run backwards
+        association_ids = [_association(connection, a.association, at) for a in arrivals]
         series_ids = _series(connection, arrivals, at)
         blobs = _blobs(connection, arrivals, at, exists)
         instances = _instances(connection, arrivals, series_ids, blobs, at)
@@ -141,23 +136,23 @@ def record(
             receipt,
             [
                 {
-                    "association_id": arrival.association_id,
+                    "association_id": association_id,
                     "series_id": series_id,
                     "instance_id": instance_id,
                     "received_at": at,
                 }
-                for arrival, series_id, (instance_id, _) in zip(
-                    arrivals, series_ids, instances, strict=True
+                for association_id, series_id, (instance_id, _) in zip(
+                    association_ids, series_ids, instances, strict=True
                 )
             ],
         )
         recorded = []
-        for arrival, series_id, of, (instance_id, is_new), receipt_id in zip(
-            arrivals, series_ids, blobs, instances, receipt_ids, strict=True
+        for arrival, association_id, series_id, of, (instance_id, is_new), receipt_id in zip(
+            arrivals, association_ids, series_ids, blobs, instances, receipt_ids, strict=True
         ):
             forwards.owe(connection, arrival.destinations, series_id, instance_id, at)
             is_new = is_new or (not of.known and _unjudged_for_loss(connection, series_id))
-            recorded.append(Recorded(receipt_id, of.known, is_new))
+            recorded.append(Recorded(receipt_id, association_id, of.known, is_new))
         new = {s for r, s in zip(recorded, series_ids, strict=True) if r.new_content}
         touched = [{"of": s, "at": at, "new": s in new} for s in dict.fromkeys(series_ids)]
         connection.execute(_TOUCH, touched)
@@ -178,6 +173,26 @@ def count(store: Store, name: str, labels: dict[str, str], by: int = 1) -> None:
     """Count something that happened at the edge and has no row of its own."""
     with store.write() as connection:
         counters.increment(connection, name, labels, by)
+
+
+def _association(connection: Connection, said: Opening | int | None, at: int) -> int | None:
+    if not isinstance(said, Opening):
+        return said
+    # A commit may be done although it reported an error.
+    known = connection.execute(_ASSOCIATION, {"name": said.name}).scalar_one_or_none()
+    if known is not None:
+        return int(known)
+    result = connection.execute(
+        insert(association).values(
+            name=said.name,
+            acceptor=said.acceptor,
+            source=said.source,
+            calling_ae_title=said.calling_ae_title[:16],
+            address=said.address[:45],
+            opened_at=at,
+        )
+    )
+    return _id(result.inserted_primary_key)
 
 
 def _series(connection: Connection, arrivals: Sequence[Arrival], at: int) -> list[int]:
@@ -349,6 +364,7 @@ def _id(primary_key: object) -> int:
 
 
 # Made once: most of what a small statement costs is making it.
+_ASSOCIATION = select(association.c.id).where(association.c.name == bindparam("name"))
 _SERIES = select(series.c.id).where(
     series.c.source == bindparam("source"),
     series.c.study_instance_uid == bindparam("study"),

@@ -41,7 +41,7 @@ class Keeper:
         self._waiting: list[_Waiting] = []
         self._lock, self._leading = threading.Lock(), threading.Lock()
 
-    def keep(self, arrival: Arrival) -> None:
+    def keep(self, arrival: Arrival) -> receipts.Recorded:
         """Returns when file and row are on disk. Raises StoreError: then it is not kept."""
         mine = _Waiting(arrival)
         with self._lock:
@@ -49,8 +49,9 @@ class Keeper:
         with self._leading:
             while not mine.done:
                 self._round()
-        if mine.error is not None:
+        if mine.recorded is None:
             raise StoreError(mine.error)
+        return mine.recorded
 
     def _round(self) -> None:
         with self._lock:
@@ -62,7 +63,9 @@ class Keeper:
                 count += 1
             chosen, self._waiting = self._waiting[:count], self._waiting[count:]
         try:
-            self._keep([waiting.arrival for waiting in chosen])
+            recorded = self._keep([waiting.arrival for waiting in chosen])
+            for waiting, done in zip(chosen, recorded, strict=True):
+                waiting.recorded = done
         except Exception as error:
             for waiting in chosen:
                 waiting.error = _in_words(error)
@@ -71,7 +74,7 @@ class Keeper:
             for waiting in chosen:
                 waiting.done = True
 
-    def _keep(self, arrivals: list[Arrival]) -> None:
+    def _keep(self, arrivals: list[Arrival]) -> list[receipts.Recorded]:
         new = [
             (arrival.content, arrival.offset, arrival.receipt.stored)
             for arrival in arrivals
@@ -94,6 +97,7 @@ class Keeper:
             if done.bytes_known:
                 self._spool.remove(arrival.receipt.stored.locator)
         faults.point("receive.after-commit")
+        return recorded
 
     def _remove_unless_recorded(self, locators: list[str]) -> None:
         """A commit may be done although it reported an error: then the files are kept."""
@@ -109,7 +113,8 @@ class Keeper:
 class _Waiting:
     def __init__(self, arrival: Arrival) -> None:
         self.arrival, self.done = arrival, False
-        self.error: str | None = None
+        self.recorded: receipts.Recorded | None = None
+        self.error = ""
 
 
 def _in_words(error: Exception) -> str:

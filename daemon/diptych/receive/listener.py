@@ -249,15 +249,9 @@ class Listener:
             (str(request.AffectedSOPClassUID or ""), str(request.AffectedSOPInstanceUID or "")),
         )
         sha256 = part.sha256(offset)
-        if peer.association_id is None:
-            peer.association_id = receipts.open_association(
-                self._store,
-                peer.name,
-                self._acceptor,
-                peer.source,
-                peer.calling_ae_title,
-                peer.address,
-            )
+        association = peer.association_id or receipts.Opening(
+            peer.name, self._acceptor, peer.source, peer.calling_ae_title, peer.address
+        )
         content = part.content()
         if content is None:
             locator = self._spool.keep(part, peer.source)
@@ -266,12 +260,12 @@ class Listener:
             locator = self._spool.locator(peer.source)
         receipt = receipts.Arrival(
             peer.source,
-            peer.association_id,
+            association,
             identity,
             receipts.Stored(sha256, str(syntax), part.size - offset, locator),
             self._config.destinations_of(peer.source),
         )
-        self._keeper.keep(Arrival(receipt, offset, content))
+        peer.association_id = self._keeper.keep(Arrival(receipt, offset, content)).association_id
         self.last_failure = None
         peer.received += 1
         log.debug(
