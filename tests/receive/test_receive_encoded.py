@@ -114,6 +114,7 @@ def test_a_store_request_is_the_librarys(changed: dict[str, object]) -> None:
         command_set(MessageID=None),
         command_set(AffectedSOPClassUID=None),
         command_set(AffectedSOPClassUID=""),
+        command_set(AffectedSOPClassUID=[CT, CT]),
         command_set(AffectedSOPInstanceUID=None),
         command_set(AffectedSOPInstanceUID=""),
         command_set(AffectedSOPInstanceUID="1" * 66),

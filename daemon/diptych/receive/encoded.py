@@ -80,15 +80,14 @@ def store_request(command: bytes) -> C_STORE | None:
 def _request(form: bytes) -> C_STORE | None:
     message = C_STORE_RQ()
     try:
-        message.command_set = decode(BytesIO(form), True, True)
-        if message.command_set.CommandField != _C_STORE_RQ:
+        message.command_set = command = decode(BytesIO(form), True, True)
+        if command.CommandField != _C_STORE_RQ or command.CommandDataSetType == _NO_DATA_SET:
             return None
-        if message.command_set.CommandDataSetType == _NO_DATA_SET:
+        if not command.AffectedSOPClassUID or command["AffectedSOPClassUID"].VM != 1:
             return None
-        primitive = message.message_to_primitive()
+        return message.message_to_primitive()
     except Exception:  # the library says so to the peer when it sees the command itself
         return None
-    return primitive if primitive.AffectedSOPClassUID else None
 
 
 @lru_cache(_FORMS)
