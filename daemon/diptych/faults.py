@@ -22,10 +22,10 @@ SUPERVISOR_PID = "DIPTYCH_SUPERVISOR_PID"
 
 POINTS = (
     "receive.in-memory",
+    "receive.write-file",
     "journal.append",
     "journal.sync",
     "journal.after-sync",
-    "receive.write-file",
     "journal.before-files",
     "journal.after-files",
     "receive.open",

@@ -42,7 +42,8 @@ class Room:
         identity = receipts.Identity("1.2.840.10008.5.1.4.1.1.2", uid, "1.2", "1.3")
         stored = receipts.Stored(sha256, "1.2.840.10008.1.2.1", len(content) - OFFSET, locator)
         arrival = receipts.Arrival("default", None, identity, stored)
-        self.keeper.keep(Arrival(arrival, OFFSET, content))
+        aside = self.spool.write_aside("a" * 32, content)
+        self.keeper.keep(Arrival(arrival, OFFSET, content, aside))
         return locator
 
     def crash(self) -> None:
@@ -246,6 +247,7 @@ def test_after_a_failed_sync_nothing_is_acknowledged_from_the_same_place(
     assert room.journal._segments[0].path != place
     assert room.spool.path(locator).read_bytes() == third
     assert len(list(room.spool.kept())) == 2
+    assert list(room.spool.orphans()) == []
 
 
 def test_without_room_for_the_journal_files_are_synced_one_by_one(
@@ -258,6 +260,7 @@ def test_without_room_for_the_journal_files_are_synced_one_by_one(
     content = contents(1)[0]
     assert room.spool.path(room.keep(content)).read_bytes() == content
     assert room.journal._segments[0].entries == {}
+    assert list(room.spool.orphans()) == []
 
 
 def test_instances_that_come_together_are_kept_together(room: Room) -> None:
@@ -294,7 +297,7 @@ def test_a_turn_between_a_record_and_its_file_syncs_the_file(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: set[str] = set()
-    sync_file, write = journal._sync_file, room.spool.write
+    sync_file, place = journal._sync_file, room.spool.place
 
     def watched(path: Path) -> OSError | None:
         if path.exists():
@@ -307,13 +310,13 @@ def test_a_turn_between_a_record_and_its_file_syncs_the_file(
 
     turning = threading.Thread(target=turn)
 
-    def late(locator: str, content: bytes) -> None:
+    def late(aside: Path, locator: str) -> None:
         turning.start()
         time.sleep(0.3)
-        write(locator, content)
+        place(aside, locator)
 
     monkeypatch.setattr(journal, "_sync_file", watched)
-    monkeypatch.setattr(room.spool, "write", late)
+    monkeypatch.setattr(room.spool, "place", late)
     locator = room.keep(contents(1)[0])
     turning.join()
     _wait(lambda: not room.journal._segments[1].busy)
@@ -396,9 +399,9 @@ def test_a_file_that_was_not_written_whole_does_not_stay_though_the_database_is_
 
     monkeypatch.setattr(blobs, "kept", away)
     monkeypatch.setattr(Path, "open", lambda path, mode, **_: Short(path, mode.rstrip("b")))
-    with pytest.raises(StoreError, match="No space left"):
+    with pytest.raises(OSError, match="No space left"):
         room.keep(contents(1)[0])
-    assert list(room.spool.kept()) == []
+    assert list(room.spool.kept()) == list(room.spool.orphans()) == []
 
 
 def test_everybody_hears_of_a_failure_also_where_tidying_up_fails(

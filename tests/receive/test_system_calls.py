@@ -11,8 +11,9 @@ import pytest
 from running import Daemon, program, send, series
 
 SMALL = {
+    "file": r"openat\([^)]*/incoming/aside\.[^)]*\".*O_EXCL",
     "sync of the journal": r"f(data)?sync\(\d+<[^>]*/journal/[^>]*\.[01]>",
-    "file": r"openat\([^)]*/instances/default/[^)]*\.dcm\".*O_EXCL",
+    "its name": r"rename(at2?)?\(.*/incoming/aside\..*/instances/default/[^)]*\.dcm\"",
     "database sync": r"f(data)?sync\(\d+<[^>]*diptych\.sqlite3-wal>",
 }
 LARGE = {

@@ -63,6 +63,7 @@ def _arrival(spool: Spool) -> Arrival:
         ),
         offset,
         content,
+        spool.write_aside("a" * 32, content),
     )
 
 

@@ -2,9 +2,9 @@
 
 A new file costs the file system two or three commits of its own (its data, its size, its name), and
 one is 4 ms on many a disk; writing over what was allocated before costs none. So an instance's
-bytes go here first, synced together with those of everybody who waits, and its file is written
-without a sync. Files are synced in the background before their place here is used again; after a
-power cut ``recover`` writes anew what they have lost.
+bytes go here, synced together with those of everybody who waits, and its file is written aside
+without a sync and put in its place afterwards. Files are synced in the background before their
+place here is used again; after a power cut ``recover`` writes anew what they have lost.
 
     segment:  record, record, … of one generation, then what is left of older ones
     record:   a block of 4096 bytes (generation, number, locator, lengths, hashes), then the Part 10
@@ -86,16 +86,16 @@ class Journal:
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
-    def append(self, entries: Sequence[Entry]) -> None:
-        """Bring ``entries`` to the disk, all of them, and make their files. Raises NoRoom,
-        StoreError or OSError: then none may be answered with success."""
+    def append(self, entries: Sequence[tuple[Entry, Path]]) -> None:
+        """Bring entries to the disk, all of them, and put their files (``Spool.write_aside``) in
+        place. Raises NoRoom, StoreError or OSError: then none may be answered with success."""
         with self._changed:
             if self._stopped:  # the descriptors may be other files' by now
                 raise StoreError("journal: closed")
             self._appended_at = time.monotonic()
-            segment = self._with_room(sum(_padded(entry) for entry in entries))
+            segment = self._with_room(sum(_padded(entry) for entry, _ in entries))
             try:
-                for entry in entries:
+                for entry, _ in entries:
                     faults.point("journal.append")
                     segment.append(entry)
                 faults.point("journal.sync")
@@ -106,8 +106,8 @@ class Journal:
                 raise StoreError(f"journal: {error.strerror}") from error
             faults.point("journal.after-sync")
             # Before a turn can come between: it would find no files to sync.
-            for entry in entries:
-                self._spool.write(entry.locator, entry.content)
+            for entry, aside in entries:
+                self._spool.place(aside, entry.locator)
 
     def close(self) -> None:
         """Sync every file and leave empty segments."""
@@ -315,9 +315,11 @@ class _Segment:
         size = _padded(entry)
         self.dirty = max(self.dirty, self.tail + size)
         end = bytes(size - _BLOCK - len(entry.content))
-        record = (head.ljust(_BLOCK, b"\0"), entry.content, end)
-        if os.pwritev(self.descriptor, record, self.tail) != size:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        at = self.tail
+        for part in (head.ljust(_BLOCK, b"\0"), entry.content, end):
+            if os.pwrite(self.descriptor, part, at) != len(part):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            at += len(part)
         self.entries[entry.locator] = self.tail
         self.tail += size
         self._number += 1

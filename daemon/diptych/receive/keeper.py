@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 from diptych import faults
 from diptych.audit import blobs, receipts
@@ -25,12 +26,13 @@ _BYTES_AT_ONCE = 16 << 20
 
 @dataclass(frozen=True)
 class Arrival:
-    """``content``: the Part 10 file with its data set at ``offset``, still to be written; None: it
-    is a durable file already."""
+    """``content``: the Part 10 file with its data set at ``offset``, and ``aside`` where it lies
+    unsynced (``Spool.write_aside``); None: it is a durable file in its place already."""
 
     receipt: receipts.Arrival
     offset: int
     content: bytes | None
+    aside: Path | None = None
 
 
 class Keeper:
@@ -50,6 +52,8 @@ class Keeper:
             while not mine.done:
                 self._round()
         if mine.recorded is None:
+            if arrival.aside is not None:
+                arrival.aside.unlink(missing_ok=True)
             raise StoreError(mine.error)
         return mine.recorded
 
@@ -75,18 +79,19 @@ class Keeper:
                 waiting.done = True
 
     def _keep(self, arrivals: list[Arrival]) -> list[receipts.Recorded]:
-        new = [
-            (arrival.content, arrival.offset, arrival.receipt.stored)
+        entries = [
+            (Entry(stored.locator, arrival.offset, stored.sha256, arrival.content), arrival.aside)
             for arrival in arrivals
-            if arrival.content is not None
+            if (stored := arrival.receipt.stored)
+            and arrival.content is not None
+            and arrival.aside is not None
         ]
-        entries = [Entry(s.locator, offset, s.sha256, content) for content, offset, s in new]
         try:
             if entries:
                 self._journal.append(entries)
         except NoRoom:
-            for entry in entries:
-                self._spool.restore(entry.locator, entry.content)
+            for entry, aside in entries:
+                self._spool.place(aside, entry.locator, durably=True)
         faults.point("receive.before-commit")
         recorded = receipts.record(
             self._store,

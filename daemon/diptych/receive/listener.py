@@ -254,10 +254,11 @@ class Listener:
         )
         content = part.content()
         if content is None:
-            locator = self._spool.keep(part, peer.source)
+            locator, aside = self._spool.keep(part, peer.source), None
         else:
             faults.point("receive.in-memory")
             locator = self._spool.locator(peer.source)
+            aside = self._spool.write_aside(self._acceptor, content)
         receipt = receipts.Arrival(
             peer.source,
             association,
@@ -265,7 +266,8 @@ class Listener:
             receipts.Stored(sha256, str(syntax), part.size - offset, locator),
             self._config.destinations_of(peer.source),
         )
-        peer.association_id = self._keeper.keep(Arrival(receipt, offset, content)).association_id
+        kept = self._keeper.keep(Arrival(receipt, offset, content, aside))
+        peer.association_id = kept.association_id
         self.last_failure = None
         peer.received += 1
         log.debug(

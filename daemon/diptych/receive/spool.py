@@ -250,11 +250,11 @@ class Spool:
         name = uuid.uuid4().hex
         return f"instances/{source}/{name[:2]}/{name}.dcm"
 
-    def write(self, locator: str, content: bytes) -> None:
-        """Make the file without syncing it: a journal holds its bytes. Raises OSError; then there
-        is none, for half a file would be filed by the next start."""
+    def write_aside(self, acceptor: str, content: bytes) -> Path:
+        """Make a file, unsynced, that ``place`` gives its name when a journal holds its bytes: half
+        a file must not be filed by the next start. Raises OSError; then there is none."""
         faults.point("receive.write-file")
-        path = self.path(locator)
+        path = self.incoming / f"aside.0.{acceptor}.{uuid.uuid4().hex}"
         with path.open("xb", buffering=0) as file:
             try:
                 if file.write(content) != len(content):
@@ -262,6 +262,17 @@ class Spool:
             except OSError:
                 path.unlink(missing_ok=True)
                 raise
+        return path
+
+    def place(self, aside: Path, locator: str, durably: bool = False) -> None:
+        """Give the file its name; ``durably``: no journal holds its bytes. Raises OSError."""
+        target = self.path(locator)
+        if durably:
+            with aside.open("rb") as file:
+                os.fsync(file.fileno())
+        aside.rename(target)
+        if durably:
+            sync_folder(target.parent)
 
     def restore(self, locator: str, content: bytes) -> None:
         """Make the file anew, durably and at once. Raises OSError."""
@@ -334,7 +345,7 @@ class Spool:
 
     def orphans(self, acceptor: str | None = None) -> Iterator[Path]:
         """What a dead acceptor (None: any process, when none is alive) left half-sent."""
-        for path in self.incoming.glob(f"*.*.{acceptor}.*.part" if acceptor else "*"):
+        for path in self.incoming.glob(f"*.*.{acceptor}.*" if acceptor else "*"):
             if not path.is_dir():
                 yield path
 
