@@ -1,6 +1,7 @@
 """Durable files: pixels from the wire until the purge.
 
-``incoming/`` holds large transfers in flight, ``instances/<source>/<xx>/`` what was acknowledged,
+``incoming/`` holds large transfers in flight and files that wait for their name,
+``instances/<source>/<xx>/`` what was acknowledged,
 ``journal/`` the bytes of what was acknowledged last (``receive.journal``), ``quarantine/`` copies
 of what could not be parsed. Names are UUIDs and configured source names,
 never anything from the wire. Everything lies on one file system, so a rename is atomic.
