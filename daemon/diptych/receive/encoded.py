@@ -21,6 +21,7 @@ from pynetdicom.dsutils import create_file_meta, decode, encode
 
 # Forms of one SOP class, transfer syntax and UID length; peers choose only among what we accept.
 _FORMS = 4096
+# A longer command set is no usual one.
 _FORM_BYTES = 512
 _NUMBER = 0x5A5A
 # (0000,0120) MessageIDBeingRespondedTo, (0000,1000) AffectedSOPInstanceUID: implicit VR little

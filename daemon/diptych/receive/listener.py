@@ -267,7 +267,10 @@ class Listener:
             self._config.destinations_of(peer.source),
         )
         kept = self._keeper.keep(Arrival(receipt, offset, content, aside))
-        peer.association_id = kept.association_id
+        with self._lock:
+            peer.association_id = kept.association_id
+        if peer.is_swept and kept.association_id is not None:
+            receipts.close_associations(self._store, [kept.association_id])
         self.last_failure = None
         peer.received += 1
         log.debug(
@@ -333,7 +336,10 @@ class Listener:
         for _, peer in ended:
             for part in list(peer.parts):
                 part.discard()
-        opened = [peer.association_id for _, peer in ended if peer.association_id is not None]
+        with self._lock:  # its first instance may be under way still
+            for _, peer in ended:
+                peer.is_swept = True
+            opened = [peer.association_id for _, peer in ended if peer.association_id is not None]
         if opened:
             receipts.close_associations(self._store, opened)
         for association, peer in ended:
@@ -379,6 +385,7 @@ class _Peer:
         self.association_id: int | None = None
         self.parts: list[Part] = []
         self.received = self.refused = 0
+        self.is_swept = False
 
     @property
     def said(self) -> dict[str, str]:
